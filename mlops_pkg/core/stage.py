@@ -12,7 +12,7 @@ import time
 from importlib import import_module
 
 from .params import UserError, load_params, nearest
-from .workspace import Workspace
+from .workspace import Workspace, replacing
 
 # %% ../../nbs/core/02_stage.ipynb #name-stages
 STAGES = ("ingest", "features", "train", "evaluate", "package")
@@ -41,7 +41,7 @@ def run_stage(
     params = load_params(workspace.params)
     steady()
     module = import_module(f"mlops_pkg.pipeline.{name}")
-    with workspace.replacing(name) as scratch:
+    with replacing(workspace, name) as scratch:
         module.run(params, scratch)
 
 # %% ../../nbs/core/02_stage.ipynb #main

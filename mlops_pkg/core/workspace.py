@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['write_bytes', 'digest', 'table_bytes', 'write_table', 'read_table', 'write_json', 'read_json', 'write_csv',
-           'Workspace']
+           'project_root', 'Workspace', 'replacing']
 
 # %% ../../nbs/core/01_workspace.ipynb #imports
 import hashlib
@@ -101,26 +101,29 @@ def write_csv(path: Path, frame: "pd.DataFrame") -> None:
     """Write a small table that people, diffs and `dvc plots` read."""
     write_bytes(path, frame.to_csv(index=False, lineterminator="\n").encode())
 
+# %% ../../nbs/core/01_workspace.ipynb #project-root
+def project_root(
+    start: Path | None = None,  # a folder inside the project; default: the current one
+) -> Path:
+    """The folder that holds params.yaml, found by walking up."""
+    here = (start or Path.cwd()).resolve()
+    for folder in (here, *here.parents):
+        if (folder / "params.yaml").is_file():
+            return folder
+    raise UserError(f"params.yaml: not found in {here} or above it; run this inside the project")
+
 # %% ../../nbs/core/01_workspace.ipynb #workspace-2
 @dataclass(frozen=True)
 class Workspace:
     """The folders of one project; `out` is where stages write, beside the production outputs that all read."""
 
     root: Path
-    out: str = "artifacts"
+    out: str = "artifacts"  # research for a walk
 
     @classmethod
-    def find(
-        cls,
-        out: str = "artifacts",  # artifacts for production, research for a walk
-        start: Path | None = None,  # a folder inside the project; default: the current one
-    ) -> "Workspace":
-        """The project around `start`, found by walking up to params.yaml."""
-        here = (start or Path.cwd()).resolve()
-        for folder in (here, *here.parents):
-            if (folder / "params.yaml").is_file():
-                return cls(folder, out)
-        raise UserError(f"params.yaml: not found in {here} or above it; run this inside the project")
+    def find(cls, out: str = "artifacts", start: Path | None = None) -> "Workspace":
+        """The project around `start`, by default the current folder."""
+        return cls(project_root(start), out)
 
     @property
     def params(self) -> Path:
@@ -134,37 +137,34 @@ class Workspace:
 
     @property
     def reports(self) -> Path:
-        """What the proofs and the report write."""
+        """What the proofs write."""
         return self.root / "reports"
 
-    def input(
-        self,
-        stage: str,  # the stage that made the file
-        name: str,
-    ) -> Path:
-        """A production output; a `UserError` that says how to get it where it is missing."""
+    def input(self, stage: str, name: str) -> Path:
+        """A file that a production stage made; `UserError` where it is missing."""
         path = self.root / "artifacts" / stage / name
         if not path.exists():
-            where = path.relative_to(self.root)
-            raise UserError(f"{where}: missing; get it with `dvc pull`, or make it with `dvc repro {stage}`")
+            mend = f"get it with `dvc pull`, or make it with `dvc repro {stage}`"
+            raise UserError(f"artifacts/{stage}/{name}: missing; {mend}")
         return path
 
     def output(self, stage: str, name: str) -> Path:
         """Where this workspace writes a file of a stage."""
         return self.root / self.out / stage / name
 
-    @contextmanager
-    def replacing(self, stage: str) -> Iterator["Workspace"]:
-        """A workspace that writes elsewhere; when the block ends well, its folder takes the place of the stage's.
-
-        A block that raises, or a process that is killed, leaves the stage's folder as it was.
-        """
-        scratch = f"{self.out}/.{stage}.tmp"
-        shutil.rmtree(self.root / scratch, ignore_errors=True)
-        try:
-            yield replace(self, out=scratch)
-            target = self.root / self.out / stage
-            shutil.rmtree(target, ignore_errors=True)
-            os.replace(self.root / scratch / stage, target)
-        finally:
-            shutil.rmtree(self.root / scratch, ignore_errors=True)
+# %% ../../nbs/core/01_workspace.ipynb #replacing
+@contextmanager
+def replacing(
+    workspace: Workspace,
+    stage: str,
+) -> Iterator[Workspace]:
+    """A workspace that writes elsewhere; when the block ends well, its folder takes the place of the stage's."""
+    scratch = replace(workspace, out=f"{workspace.out}/.{stage}.tmp")
+    folder = workspace.root / workspace.out / stage
+    shutil.rmtree(scratch.root / scratch.out, ignore_errors=True)
+    try:
+        yield scratch
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(scratch.root / scratch.out / stage, folder)
+    finally:
+        shutil.rmtree(scratch.root / scratch.out, ignore_errors=True)

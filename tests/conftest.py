@@ -1,0 +1,61 @@
+"""Small real projects for the tests, and the cure that lets nbval read cleaned notebooks."""
+
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
+
+# What keeps a run on six thousand flights quick; everything else is as in params.yaml.
+QUICK = {
+    "train": {"max_iter": 20},
+    "evaluate": {"bootstrap": 20, "importance_rows": 200, "importance_repeats": 1, "min_slice_rows": 100},
+}
+
+
+def lay_out(root: Path) -> Path:
+    """A project on the small real sample: params.yaml, the five raw tables, the package's modules, the lock."""
+    import mlops_pkg
+    from mlops_pkg.core.params import merge, read_yaml
+
+    root.mkdir(parents=True, exist_ok=True)
+    params = merge(read_yaml(ROOT / "params.yaml"), QUICK)
+    (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    shutil.copy(ROOT / "requirements-pipeline.txt", root)
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(Path(mlops_pkg.__file__).parent, root / "mlops_pkg", ignore=ignored, dirs_exist_ok=True)
+    data = root / "data"
+    with zipfile.ZipFile(TESTS / "sample.zip") as archive:
+        archive.extractall(data)
+    with zipfile.ZipFile(data / "flights.csv.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(data / "flights.csv", "flights.csv")
+    (data / "flights.csv").unlink()
+    return root
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A fresh project on the sample, with nothing built."""
+    return lay_out(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project on the sample with all five stages built. Read it; copy it before changing anything."""
+    from mlops_pkg.core.stage import STAGES, run_stage
+    from mlops_pkg.core.workspace import Workspace
+
+    root = lay_out(tmp_path_factory.mktemp("built") / "project")
+    for stage in STAGES:
+        run_stage(stage, Workspace(root))
+    return root
+
+
+@pytest.fixture
+def copy_of_built(built: Path, tmp_path: Path) -> Path:
+    """A copy of the built project that a test may change."""
+    return Path(shutil.copytree(built, tmp_path / "copy"))

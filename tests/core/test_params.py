@@ -1,0 +1,310 @@
+"""params.yaml: every kind of mistake ends in one line that names file, key, value and what would be right."""
+
+import re
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from mlops_pkg.core.params import Params, UserError, load_params, merge, nearest, read_yaml
+
+ROOT = Path(__file__).parents[2]
+
+
+def write(path: Path, overrides: dict[str, Any]) -> Path:
+    """The project's own params.yaml with `overrides` laid over it."""
+    values = merge(read_yaml(ROOT / "params.yaml"), overrides)
+    path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def message_of(path: Path, overrides: dict[str, Any] | None = None) -> str:
+    """What the user is told."""
+    with pytest.raises(UserError) as caught:
+        load_params(path, overrides)
+    return str(caught.value)
+
+
+def models_of(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Every model that an annotation mentions, and those that their fields mention."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+        for field in annotation.model_fields.values():
+            yield from models_of(field.annotation)
+    for part in typing.get_args(annotation):
+        yield from models_of(part)
+
+
+def test_the_projects_own_params_are_valid() -> None:
+    params = load_params(ROOT / "params.yaml")
+
+    assert list(params.data.columns) == params.data.names()
+    assert sorted(params.data.names()) == sorted(
+        params.data.names("category") + params.data.names("number") + params.data.names("datetime")
+    )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        # a misspelt key in each section
+        ({"sed": 0}, "params.yaml: sed: unknown key; did you mean 'seed'?"),
+        ({"data": {"sorce": "x"}}, "params.yaml: data.sorce: unknown key; did you mean 'source'?"),
+        ({"data": {"target": {"nam": "x"}}}, "params.yaml: data.target.nam: unknown key; did you mean 'name'?"),
+        ({"data": {"split": {"trian": [1]}}}, "params.yaml: data.split.trian: unknown key; did you mean 'train'?"),
+        (
+            {"data": {"columns": {"dest": {"nulable": True}}}},
+            "params.yaml: data.columns.dest.nulable: unknown key; did you mean 'nullable'?",
+        ),
+        (
+            {"ingest": {"max_rejects_share": 0.1}},
+            "params.yaml: ingest.max_rejects_share: unknown key; did you mean 'max_reject_share'?",
+        ),
+        ({"features": {"step": []}}, "params.yaml: features.step: unknown key; did you mean 'steps'?"),
+        ({"train": {"max_itr": 5}}, "params.yaml: train.max_itr: unknown key; did you mean 'max_iter'?"),
+        ({"evaluate": {"bootstrp": 50}}, "params.yaml: evaluate.bootstrp: unknown key; did you mean 'bootstrap'?"),
+        ({"package": {"nmae": "x"}}, "params.yaml: package.nmae: unknown key; did you mean 'name'?"),
+        # nothing near: all valid names
+        ({"package": {"zzz": "x"}}, "params.yaml: package.zzz: unknown key; valid names: description, name"),
+        # wrong types
+        ({"seed": "0"}, 'params.yaml: seed = "0": input should be a valid integer'),
+        ({"seed": True}, "params.yaml: seed = true: input should be a valid integer"),
+        ({"train": {"max_iter": 2.5}}, "params.yaml: train.max_iter = 2.5: input should be a valid integer"),
+        ({"train": {"learning_rate": "0.1"}}, 'params.yaml: train.learning_rate = "0.1": input should be a valid number'),
+        ({"train": {"max_iter": None}}, "params.yaml: train.max_iter = null: input should be a valid integer"),
+        ({"data": {"split": {"test": 9}}}, "params.yaml: data.split.test = 9: input should be a valid tuple"),
+        # out of bounds
+        ({"train": {"max_iter": 0}}, "params.yaml: train.max_iter = 0: input should be greater than or equal to 1"),
+        ({"train": {"learning_rate": 0.0}}, "params.yaml: train.learning_rate = 0.0: input should be greater than 0"),
+        ({"train": {"linear_alpha": 2e6}}, "params.yaml: train.linear_alpha = 2000000.0: input should be less than or equal to 1000000"),
+        ({"train": {"l2_regularization": float("nan")}}, "params.yaml: train.l2_regularization = NaN: input should be a finite number"),
+        ({"evaluate": {"confidence": 1.0}}, "params.yaml: evaluate.confidence = 1.0: input should be less than 1"),
+        ({"ingest": {"max_reject_share": 1.5}}, "params.yaml: ingest.max_reject_share = 1.5: input should be less than or equal to 1"),
+        ({"seed": -1}, "params.yaml: seed = -1: input should be greater than or equal to 0"),
+        # a value that is not one of few
+        ({"task": "ranking"}, "params.yaml: task = \"ranking\": input should be 'classification' or 'regression'"),
+        (
+            {"train": {"estimator": "xgboost"}},
+            "params.yaml: train.estimator = \"xgboost\": input should be 'hist_gradient_boosting' or 'linear'",
+        ),
+        (
+            {"data": {"columns": {"dest": {"kind": "text"}}}},
+            "params.yaml: data.columns.dest.kind = \"text\": input should be 'category', 'number' or 'datetime'",
+        ),
+        # rules between keys
+        ({"data": {"split": {"test": [8, 9]}}}, "params.yaml: data.split.8 is in both validation and test"),
+        ({"data": {"split": {"live": [11, 11]}}}, "params.yaml: data.split.11 is in both live and live"),
+        (
+            {"data": {"columns": {"dep_delay": {"kind": "number"}}}},
+            "params.yaml: data.columns.dep_delay: known only after the moment of prediction (data.known_later): remove it",
+        ),
+        (
+            {"data": {"columns": {"late": {"kind": "number"}}}},
+            "params.yaml: data.columns.late: this is the target or the split key, not a column of the model",
+        ),
+        (
+            {"data": {"columns": {"month": {"kind": "number"}}}},
+            "params.yaml: data.columns.month: this is the target or the split key, not a column of the model",
+        ),
+        (
+            {"evaluate": {"slices": ["cariier"]}},
+            "params.yaml: evaluate.slices: 'cariier' is not a column; did you mean 'carrier'?",
+        ),
+        (
+            {"data": {"columns": {"dest": {"minimum": 0.0}}}},
+            "params.yaml: data.columns.dest.unit, minimum and maximum belong to kind: number",
+        ),
+        (
+            {"data": {"columns": {"distance": {"minimum": 5.0, "maximum": 4.0}}}},
+            "params.yaml: data.columns.distance.minimum is above maximum",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line(tmp_path: Path, overrides: dict[str, Any], line: str) -> None:
+    assert message_of(write(tmp_path / "params.yaml", overrides)) == line
+
+
+def test_a_mapping_where_a_value_belongs_is_named_by_its_key(tmp_path: Path) -> None:
+    path = write(tmp_path / "params.yaml", {"train": {"max_iter": {"least": 5}}})
+
+    message = message_of(path)
+
+    assert message == 'params.yaml: train.max_iter = {"least": 5}: input should be a valid integer'
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [("task",), ("train",), ("train", "max_iter"), ("data", "target", "name"), ("data", "split", "live"), ("package", "name")],
+)
+def test_a_missing_key_is_named(tmp_path: Path, keys: tuple[str, ...]) -> None:
+    values: Any = read_yaml(ROOT / "params.yaml")
+    section = values
+    for key in keys[:-1]:
+        section = section[key]
+    del section[keys[-1]]
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(values))
+
+    assert message_of(path) == f"params.yaml: {'.'.join(keys)}: missing; add it"
+
+
+def test_a_step_of_the_features_is_named_by_its_place(tmp_path: Path) -> None:
+    steps = [{"use": "DropFeatures", "variables": ["dest"]}, {"variables": ["dest"]}]
+
+    message = message_of(write(tmp_path / "params.yaml", {"features": {"steps": steps}}))
+
+    assert message == "params.yaml: features.steps[1].use: missing; add it"
+
+
+def test_every_mistake_has_its_own_line(tmp_path: Path) -> None:
+    overrides = {"train": {"max_iter": 0, "learning_rate": 2.0}, "evaluate": {"bootstrap": 1}}
+
+    lines = message_of(write(tmp_path / "params.yaml", overrides)).splitlines()
+
+    assert [line.split(" = ")[0] for line in lines] == [
+        "params.yaml: train.learning_rate",
+        "params.yaml: train.max_iter",
+        "params.yaml: evaluate.bootstrap",
+    ]
+
+
+def test_every_misspelt_key_has_its_own_line_in_the_order_of_the_file(tmp_path: Path) -> None:
+    overrides = {"train": {"zebra": 1, "max_itr": 5, "apple": 1}}
+
+    lines = message_of(write(tmp_path / "params.yaml", overrides)).splitlines()
+
+    found = [line.split(": unknown key")[0] for line in lines]
+    assert found == ["params.yaml: train.zebra", "params.yaml: train.max_itr", "params.yaml: train.apple"]
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b"seed: 0\nseed: 1\n", "params.yaml: not valid YAML: key 'seed' is written twice (line 1)"),
+        (b"train:\n  a: 1\n  b: 2\n  a: 3\n", "params.yaml: not valid YAML: key 'a' is written twice (line 2)"),
+        (b"a: [1\n", "params.yaml: not valid YAML: expected ',' or ']', but got '<stream end>' (line 2)"),
+        (b"a: b: c\n", "params.yaml: not valid YAML: mapping values are not allowed here (line 1)"),
+        (b"name: caf\xe9\n", "params.yaml: not UTF-8 text (byte 9)"),
+        (b"- a\n- b\n", "params.yaml: expected a mapping of sections, found list"),
+        (b"hello\n", "params.yaml: expected a mapping of sections, found str"),
+    ],
+)
+def test_a_file_that_is_no_mapping_is_one_line(tmp_path: Path, content: bytes, line: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+
+    assert message_of(path) == line
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",  # empty
+        b"# only a comment\n",
+        b"a: \x00\n",  # YAML's own message has several lines
+        b"seed: 2013-13-45\n",  # looks like a date, and is none
+        b"seed: !!int many\n",
+        b"seed: !!python/name:os.system\n",
+        b"? [1, 2]\n: 3\n",
+    ],
+)
+def test_any_other_content_is_one_line_too(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+
+    message = message_of(path)
+
+    assert message.startswith("params.yaml: ")
+    assert len(message.splitlines()) == 1, message
+
+
+def test_a_missing_file_is_named_with_its_folder(tmp_path: Path) -> None:
+    assert message_of(tmp_path / "params.yaml") == f"params.yaml: there is no such file in {tmp_path}"
+
+
+def test_params_are_frozen() -> None:
+    params = load_params(ROOT / "params.yaml")
+
+    with pytest.raises(ValidationError, match="frozen"):
+        params.seed = 1  # type: ignore[misc]
+    with pytest.raises(ValidationError, match="frozen"):
+        params.train.max_iter = 1  # type: ignore[misc]
+
+
+def test_every_value_is_described() -> None:
+    sections = set(models_of(Params))
+
+    bare = [
+        f"{section.__name__}.{name}"
+        for section in sections
+        for name, field in section.model_fields.items()
+        if not list(models_of(field.annotation)) and not (field.description or "").strip()
+    ]
+    undocumented = [section.__name__ for section in sections if not (section.__doc__ or "").strip()]
+
+    assert len(sections) >= 11, "the walk over the models has lost its way"
+    assert not bare, f"no description: {bare}"
+    assert not undocumented, f"no docstring: {undocumented}"
+
+
+def test_a_step_keeps_its_own_options_apart() -> None:
+    step = load_params(ROOT / "params.yaml").features.steps[0]
+
+    assert step.use == "DatetimeSubtraction"
+    assert step.variables == ("sched_arr_utc",)
+    assert set(step.options) == {"reference", "new_variables_names", "output_unit", "drop_original"}
+
+
+def test_overrides_are_laid_over_the_file() -> None:
+    params = load_params(ROOT / "params.yaml", {"train": {"max_iter": 7}})
+    plain = load_params(ROOT / "params.yaml")
+
+    assert params.train.max_iter == 7
+    assert params.train.learning_rate == plain.train.learning_rate
+    assert params.model_copy(update={"train": plain.train}) == plain, "more than the override has changed"
+
+
+def test_an_override_is_checked_like_the_file() -> None:
+    message = message_of(ROOT / "params.yaml", {"train": {"max_itr": 7}})
+
+    assert message == "params.yaml: train.max_itr: unknown key; did you mean 'max_iter'?"
+
+
+def test_merging_replaces_lists_and_leaves_its_arguments_alone() -> None:
+    values = {"a": {"b": [1, 2], "c": 3}, "d": 4}
+    overrides = {"a": {"b": [9]}, "e": {"f": 5}}
+
+    merged = merge(values, overrides)
+
+    assert merged == {"a": {"b": [9], "c": 3}, "d": 4, "e": {"f": 5}}
+    assert values == {"a": {"b": [1, 2], "c": 3}, "d": 4}
+
+
+def test_the_nearest_name_is_hinted_at_and_else_all_are_listed() -> None:
+    assert nearest("trian", ["test", "train"]) == "did you mean 'train'?"
+    assert nearest("xyz", ["test", "train"]) == "valid names: test, train"
+
+
+def test_the_leak_rule_names_everything_that_happens_after_scheduled_departure() -> None:
+    known_later = load_params(ROOT / "params.yaml").data.known_later
+
+    assert {"dep_time", "dep_delay", "arr_time", "arr_delay", "air_time"} <= set(known_later)
+
+
+@pytest.mark.parametrize("name", ["dep_time", "dep_delay", "arr_time", "arr_delay", "air_time"])
+def test_a_column_that_is_known_later_is_refused(name: str) -> None:
+    message = message_of(ROOT / "params.yaml", {"data": {"columns": {name: {"kind": "number"}}}})
+
+    assert re.fullmatch(rf"params\.yaml: data\.columns\.{name}: known only after .*: remove it", message)
+
+
+def test_a_classification_needs_a_class() -> None:
+    overrides = {"task": "classification", "data": {"target": {"positive_above": None}}}
+
+    message = message_of(ROOT / "params.yaml", overrides)
+
+    assert "positive_above" in message, "a classification of a continuous target ends in a traceback of scikit-learn"

@@ -1,0 +1,83 @@
+"""A toy project with five tiny stages: enough for every proof, and quick."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mlops_pkg.core.stage import STAGES
+
+PROJECT = Path(__file__).parents[2]
+
+
+def notebook(*cells: tuple[str, str]) -> str:
+    """A notebook of the given cells, each a kind (markdown, code or parameters) and its source."""
+    written = []
+    for number, (kind, source) in enumerate(cells):
+        cell = {"cell_type": "markdown" if kind == "markdown" else "code", "id": f"step-{number}", "metadata": {}}
+        cell["source"] = source.splitlines(keepends=True)
+        if kind != "markdown":
+            cell |= {"outputs": [], "execution_count": None}
+        if kind == "parameters":
+            cell["metadata"] = {"tags": ["parameters"]}
+        written.append(cell)
+    kernel = {"display_name": "python3", "language": "python", "name": "python3"}
+    content = {"cells": written, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
+    return json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+
+
+def stage_cells(stage: str) -> list[tuple[str, str]]:
+    """A stage that writes one small file."""
+    return [
+        ("markdown", f"# {stage}\n\n> A toy stage"),
+        ("code", f"#| default_exp pipeline.{stage}"),
+        ("code", "#| export\nimport json\nfrom pathlib import Path\n\nfrom mlops_pkg.core.rates import RATE"),
+        ("parameters", 'overrides = {}\nout = "research"'),
+        ("code", f"folder = Path(out) / '{stage}'\nfolder.mkdir(parents=True)"),
+        ("code", "(folder / 'rates.json').write_text(json.dumps({'rate': RATE}))\nprint('rate', RATE)"),
+    ]
+
+
+def pipeline() -> str:
+    """The toy's dvc.yaml."""
+    modules = ["mlops_pkg/core/rates.py", "mlops_pkg/core/stage.py"]
+    stages = {
+        stage: {
+            "cmd": f"python -m mlops_pkg.core.stage {stage}",
+            "deps": [*modules, f"mlops_pkg/pipeline/{stage}.py"],
+            "outs": [f"artifacts/{stage}/rates.json"],
+        }
+        for stage in STAGES
+    }
+    walk = {"foreach": list(STAGES), "do": {"cmd": "python -m mlops_pkg research ${item}"}}
+    return json.dumps({"stages": {**stages, "notebook": walk}}, indent=1)
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("nbdev")
+    from mlops_pkg.proof.sync import fresh_export
+
+    root, fresh = tmp_path_factory.mktemp("template"), tmp_path_factory.mktemp("fresh")
+    shutil.copyfile(PROJECT / "settings.ini", root / "settings.ini")
+    shutil.copyfile(PROJECT / "params.yaml", root / "params.yaml")
+    for folder in ("core", "pipeline"):
+        (root / "nbs" / folder).mkdir(parents=True)
+    for number, name, source in ((0, "rates", "RATE = 0.1"), (1, "stage", f"STAGES = {STAGES}")):
+        cells = [("markdown", f"# {name}"), ("code", f"#| default_exp core.{name}"), ("code", f"#| export\n{source}")]
+        (root / "nbs" / "core" / f"0{number}_{name}.ipynb").write_text(notebook(*cells))
+    for number, stage in enumerate(STAGES, start=20):
+        (root / "nbs" / "pipeline" / f"{number}_{stage}.ipynb").write_text(notebook(*stage_cells(stage)))
+    (root / "dvc.yaml").write_text(pipeline())
+    (root / "README.md").write_text("| stage | does |\n| --- | --- |\n" + "".join(f"| `{s}` | it |\n" for s in STAGES))
+    fresh_export(root, fresh)
+    shutil.copytree(fresh / "mlops_pkg", root / "mlops_pkg")
+    shutil.copytree(fresh / "nbs", root / "nbs", dirs_exist_ok=True)
+    return root
+
+
+@pytest.fixture
+def toy(template: Path, tmp_path: Path) -> Path:
+    """A copy of the toy project, to plant faults in."""
+    return Path(shutil.copytree(template, tmp_path / "toy"))

@@ -1,0 +1,200 @@
+"""The report: answers first, loads nothing from anywhere, and says what is missing."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("nbconvert")
+
+from mlops_pkg.core.workspace import Workspace, write_bytes, write_json  # noqa: E402
+from mlops_pkg.proof.report import report  # noqa: E402
+
+MEASURED = {"value": 0.696, "low": 0.69, "high": 0.702}
+OUTPUT = {
+    "stage": "train",
+    "output": "model.skops",
+    "equal": True,
+    "production": "a",
+    "research": "a",
+    "difference": None,
+}
+VOID = {"meta", "br", "img", "use", "path", "rect", "input", "hr", "link"}
+
+
+class Balanced(HTMLParser):
+    """Fails on an element that is closed without having been opened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag, f"</{tag}> closes another element"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Workspace:
+    """A project that has everything that the page shows."""
+    (tmp_path / "params.yaml").write_text("data: {split: {by: month}}\n")
+    (tmp_path / "dvc.yaml").write_text("stages: {train: {cmd: x, outs: [artifacts/train/model.skops]}}")
+    evaluate = tmp_path / "artifacts" / "evaluate"
+    models = {
+        "model": {"roc_auc": MEASURED},
+        "linear": {"roc_auc": {"value": 0.68}},
+        "prior": {"roc_auc": {"value": 0.5}},
+    }
+    write_json(evaluate / "metrics.json", {"task": "classification", "threshold": 0.2, "test": models, "live": models})
+    tables = {
+        "roc": "model,false_positive_rate,true_positive_rate\nmodel,0.0,0.0\nmodel,1.0,1.0\n",
+        "pr": "model,recall,precision\nmodel,0.0,1.0\nmodel,1.0,0.2\n",
+        "calibration": "model,predicted,observed,rows\nmodel,0.1,0.12,50\nmodel,0.4,0.38,50\n",
+        "slices": "split,slice,value,rows,roc_auc\ntest,month,9,50,0.7\nlive,month,11,50,0.68\ntest,carrier,UA,50,0.7\n",
+        "importance": "column,drop,low,high\nwind_gust,0.02,0.01,0.03\n",
+    }
+    for name, text in tables.items():
+        write_bytes(evaluate / f"{name}.csv", text.encode())
+    counts = {"flights": {"read": 336776, "rejected": 2, "kept": 336774}}
+    steps = [{"step": "drop_cancelled", "before": 336774, "after": 327346, "why": "no <arrival>"}]
+    rows = {"tables": counts, "steps": steps, "splits": {"train": 188971}}
+    write_json(tmp_path / "artifacts" / "ingest" / "rows.json", rows)
+    write_bytes(tmp_path / "artifacts" / "train" / "model.skops", b"model")
+    write_json(tmp_path / "reports" / "parity.json", {"ok": True, "outputs": [OUTPUT] * 23})
+    write_json(
+        tmp_path / "reports" / "sync.json", {"ok": True, "checks": [{"check": "package", "ok": True, "findings": []}]}
+    )
+    outputs = [{"name": "stdout", "output_type": "stream", "text": "fitted\n"}]
+    code = {
+        "cell_type": "code",
+        "id": "b",
+        "metadata": {},
+        "execution_count": 1,
+        "source": "print('fitted')",
+        "outputs": outputs,
+    }
+    prose = {"cell_type": "markdown", "id": "a", "metadata": {}, "source": "# Train"}
+    executed = {
+        "cells": [prose, code],
+        "metadata": {"language_info": {"name": "python"}},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+    write_json(tmp_path / "research" / "train.ipynb", executed)
+    return Workspace(tmp_path)
+
+
+def test_the_answer_comes_first(project: Workspace) -> None:
+    text = report(project).read_text()
+
+    answer = text.index("Research equals production: 23 of 23 outputs")
+    assert answer < text.index("<h2>"), "something stands before the answer"
+
+
+def test_page_shows_metrics_rows_plots_digests_and_walks(project: Workspace) -> None:
+    text = report(project).read_text()
+
+    for shown in (
+        "0.696 <small>0.690 to 0.702</small>",
+        "336,774",
+        "no &lt;arrival&gt;",
+        "ROC curve",
+        "Precision and recall",
+        "Calibration",
+        "ROC-AUC by month",
+        "ROC-AUC by carrier",
+        "Which columns matter",
+        "9372c470eead",  # the start of the digest of b"model"
+        'href="notebooks/train.html"',
+    ):
+        assert shown in text, f"{shown} is not on the page"
+
+
+def test_pages_load_nothing_from_anywhere(project: Workspace) -> None:
+    path = report(project)
+
+    for page in (path, path.parent / "notebooks" / "train.html"):
+        text = page.read_text()
+        assert not re.search(r"https?:|//[a-z]+\.|<script|<link|@import|\burl\((?!#)", text), (
+            f"{page.name} loads something"
+        )
+
+
+def test_pages_are_well_formed(project: Workspace) -> None:
+    path = report(project)
+
+    for page in (path, path.parent / "notebooks" / "train.html"):
+        parser = Balanced()
+        parser.feed(page.read_text())
+        assert parser.open == [], f"{page.name} leaves elements open"
+
+
+def test_equal_projects_give_equal_pages(project: Workspace) -> None:
+    before = report(project).read_bytes()
+
+    assert report(project).read_bytes() == before
+
+
+def test_executed_notebook_is_a_page(project: Workspace) -> None:
+    report(project)
+
+    text = (project.reports / "notebooks" / "train.html").read_text()
+    assert "<h1>train, walked</h1>" in text
+    assert "fitted" in text
+    assert 'href="../index.html"' in text
+
+
+def test_red_parity_is_the_answer_and_its_difference_is_shown(project: Workspace) -> None:
+    red = {**OUTPUT, "equal": False, "difference": "column <late>, row 3"}
+    write_json(project.reports / "parity.json", {"ok": False, "outputs": [OUTPUT, red]})
+    write_json(
+        project.reports / "sync.json", {"ok": False, "checks": [{"check": "package", "ok": False, "findings": ["x"]}]}
+    )
+
+    text = report(project).read_text()
+
+    assert "Research differs from production: 1 of 2 outputs" in text
+    assert "The package is not what the notebooks say" in text
+    assert "column &lt;late&gt;, row 3" in text
+
+
+def test_empty_project_says_what_is_missing_and_how_to_get_it(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("data: {}\n")
+
+    text = report(Workspace(tmp_path)).read_text()
+
+    assert "have not been compared yet" in text
+    for command in ("dvc repro evaluate", "dvc repro ingest", "mlops_pkg sync", "mlops_pkg research train"):
+        assert f"<code>{command}</code>" in text, f"{command} is not offered"
+
+
+def test_regression_has_its_metrics_and_no_curves(project: Workspace) -> None:
+    evaluate = project.root / "artifacts" / "evaluate"
+    for name in ("roc", "pr", "calibration"):
+        (evaluate / f"{name}.csv").unlink()
+    test = {"model": {"mae": {"value": 12.5, "low": 12.0, "high": 13.0}, "r2": {"value": -0.1}}}
+    write_json(evaluate / "metrics.json", {"task": "regression", "threshold": None, "test": test})
+    (evaluate / "slices.csv").write_text("split,slice,value,rows,mae\ntest,month,9,50,12.0\n")
+
+    text = report(project).read_text()
+
+    assert "12.500 <small>12.000 to 13.000</small>" in text
+    assert "-0.100" in text
+    assert "MAE by month" in text
+    assert "ROC curve" not in text
+
+
+def test_torn_files_count_as_missing(project: Workspace) -> None:
+    (project.root / "artifacts" / "evaluate" / "metrics.json").write_text("{")
+    (project.reports / "parity.json").write_text("")
+
+    text = report(project).read_text()
+
+    assert "have not been compared yet" in text
+    assert "<code>dvc repro evaluate</code>" in text
