@@ -184,7 +184,7 @@ def test_data_tells_what_restore_did(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 def test_data_that_cannot_be_restored_ends_with_1(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def torn(workspace: object) -> str:
+    def torn(_: object) -> str:
         raise UserError("data/flights.csv.zip: another digest")
 
     (tmp_path / "params.yaml").write_text("")
@@ -219,7 +219,8 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_summary_says_where_things_stand(measured: Path) -> None:
+@pytest.mark.usefixtures("measured")
+def test_summary_says_where_things_stand() -> None:
     result = run("summary")
 
     assert result.exit_code == 0

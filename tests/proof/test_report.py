@@ -9,8 +9,8 @@ import pytest
 pytest.importorskip("matplotlib")
 pytest.importorskip("nbconvert")
 
-from mlops_pkg.core.workspace import Workspace, write_bytes, write_json  # noqa: E402
-from mlops_pkg.proof.report import report  # noqa: E402
+from mlops_pkg.core.workspace import Workspace, write_bytes, write_json
+from mlops_pkg.proof.report import report
 
 MEASURED = {"value": 0.696, "low": 0.69, "high": 0.702}
 OUTPUT = {
@@ -31,7 +31,7 @@ class Balanced(HTMLParser):
         super().__init__()
         self.open: list[str] = []
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002
         if tag not in VOID:
             self.open.append(tag)
 
@@ -56,7 +56,8 @@ def project(tmp_path: Path) -> Workspace:
         "roc": "model,false_positive_rate,true_positive_rate\nmodel,0.0,0.0\nmodel,1.0,1.0\n",
         "pr": "model,recall,precision\nmodel,0.0,1.0\nmodel,1.0,0.2\n",
         "calibration": "model,predicted,observed,rows\nmodel,0.1,0.12,50\nmodel,0.4,0.38,50\n",
-        "slices": "split,slice,value,rows,roc_auc\ntest,month,9,50,0.7\nlive,month,11,50,0.68\ntest,carrier,UA,50,0.7\n",
+        "slices": "split,slice,value,rows,roc_auc,roc_auc_low,roc_auc_high\ntest,month,9,50,0.7,0.6,0.8\n"
+        "live,month,11,50,0.68,0.6,0.7\ntest,carrier,UA,50,0.7,0.6,0.8\n",
         "importance": "column,drop,low,high\nwind_gust,0.02,0.01,0.03\n",
     }
     for name, text in tables.items():

@@ -8,10 +8,10 @@ import pytest
 pytest.importorskip("papermill")
 pytest.importorskip("nbdev")
 
-from mlops_pkg.core.params import UserError  # noqa: E402
-from mlops_pkg.core.workspace import Workspace  # noqa: E402
-from mlops_pkg.proof.research import Progress, merge_streams, normalise, parse_overrides, research, walk  # noqa: E402
-from mlops_pkg.proof.sync import stage_notebook  # noqa: E402
+from mlops_pkg.core.params import UserError
+from mlops_pkg.core.workspace import Workspace
+from mlops_pkg.proof.research import Progress, merge_streams, normalise, parse_overrides, research, walk
+from mlops_pkg.proof.sync import stage_notebook
 
 
 def files(root: Path) -> dict[str, bytes]:

@@ -7,9 +7,9 @@ import pytest
 
 pytest.importorskip("nbdev")
 
-from mlops_pkg.core.params import UserError  # noqa: E402
-from mlops_pkg.core.workspace import Workspace  # noqa: E402
-from mlops_pkg.proof.sync import check_sync, import_closure, output_findings, stage_notebook, sync  # noqa: E402
+from mlops_pkg.core.params import UserError
+from mlops_pkg.core.workspace import Workspace
+from mlops_pkg.proof.sync import check_sync, import_closure, output_findings, stage_notebook, sync
 
 
 def findings(root: Path) -> list[str]:
@@ -145,8 +145,8 @@ def test_stored_output_that_is_small_and_placeless_is_fine(output: dict[str, obj
         ("README.md", "| `train`", "| train", "README.md: the table of stages has no row"),
         ("dvc.yaml", "mlops_pkg.core.stage train", "mlops_pkg.core.stage package", "dvc.yaml: stage train calls"),
         ("dvc.yaml", '"train": {', '"trian": {', "dvc.yaml: there is no stage train"),
-        ("dvc.yaml", "research ${item}", "parity", "dvc.yaml: stage notebook@train calls"),
-        ("dvc.yaml", '"foreach": [\n    "ingest"', '"foreach": [\n    "ingst"', "there is no stage notebook@ingest"),
+        ("dvc.yaml", "research ${item}", "parity", "dvc.yaml: the walk of train calls"),
+        ("dvc.yaml", '"foreach": [\n    "ingest"', '"foreach": [\n    "ingst"', "there is no stage notebook-ingest"),
         ("params.yaml", "\ntrain:", "\ntrian:", "params.yaml: there is no section train"),
         ("params.yaml", "\n  max_iter: ", "\n  max_iter: many  # ", "params: params.yaml: train.max_iter"),
     ],
@@ -182,6 +182,23 @@ def test_declared_module_that_nothing_imports_is_red(toy: Path) -> None:
     found = [finding for finding in findings(toy) if finding.startswith("dependencies")]
 
     assert only(found, "ingest: drop the dep mlops_pkg/core/idle.py"), found
+
+
+def test_declared_folder_covers_its_modules(toy: Path) -> None:
+    text = (toy / "dvc.yaml").read_text()
+    (toy / "dvc.yaml").write_text(text.replace('"mlops_pkg/core/rates.py"', '"mlops_pkg/core"'))
+
+    assert not any("add the dep mlops_pkg/core" in finding for finding in findings(toy))
+
+
+def test_walk_may_be_a_stage_of_its_own(toy: Path) -> None:
+    pipeline = json.loads((toy / "dvc.yaml").read_text())
+    walk = pipeline["stages"].pop("notebook")
+    for stage in walk["foreach"]:
+        pipeline["stages"][f"notebook-{stage}"] = {"cmd": f"python -m mlops_pkg research {stage}"}
+    (toy / "dvc.yaml").write_text(json.dumps(pipeline))
+
+    assert findings(toy) == []
 
 
 def test_closure_follows_imports_in_functions_and_not_those_for_type_checkers(tmp_path: Path) -> None:
