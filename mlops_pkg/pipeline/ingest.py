@@ -13,8 +13,8 @@ from typing import Any
 import pandas as pd
 import pandera.pandas as pa
 
-from ..core.params import SPLITS, Data, Params, UserError, load_params, nearest
-from ..core.tables import NUMBER, TEXT, TIME, check_table
+from ..core.params import SPLITS, Data, Params, UserError, nearest
+from ..core.tables import NUMBER, TEXT, TIME, check_table, contract
 from ..core.workspace import Workspace, write_json, write_table
 
 # %% ../../nbs/pipeline/20_ingest.ipynb #name-files
@@ -63,9 +63,9 @@ def _points_at(keys: set[str], table: str) -> pa.Column:
 def _reference_schemas(data: Data) -> dict[str, pa.DataFrameSchema]:
     """The contracts of the tables that point at no other table."""
     return {
-        "airlines": pa.DataFrameSchema({"carrier": _text()}, unique=["carrier"]),
-        "airports": pa.DataFrameSchema({"faa": _text(), "tzone": _text(nullable=True)}, unique=["faa"]),
-        "planes": pa.DataFrameSchema(
+        "airlines": contract({"carrier": _text()}, key=["carrier"]),
+        "airports": contract({"faa": _text(), "tzone": _text(nullable=True)}, key=["faa"]),
+        "planes": contract(
             {
                 "tailnum": _text(),
                 "year": _in_range(data, "plane_year"),
@@ -74,7 +74,7 @@ def _reference_schemas(data: Data) -> dict[str, pa.DataFrameSchema]:
                 "seats": _in_range(data, "seats"),
                 "engine": _text(nullable=True),
             },
-            unique=["tailnum"],
+            key=["tailnum"],
         ),
     }
 
@@ -86,7 +86,7 @@ def _weather_schema(data: Data, airports: set[str]) -> pa.DataFrameSchema:
     """The contract of the weather table; `airports` are the keys that an origin may be."""
     columns = {"origin": _points_at(airports, "airports"), "time_hour": pa.Column(TIME)}
     measures = {name: _in_range(data, name) for name in WEATHER}
-    return pa.DataFrameSchema(columns | measures, unique=["origin", "time_hour"])
+    return contract(columns | measures, key=["origin", "time_hour"])
 
 # %% ../../nbs/pipeline/20_ingest.ipynb #day
 def _day(flights: pd.DataFrame) -> pd.Series:
@@ -134,7 +134,7 @@ def _flights_schema(data: Data, carriers: set[str], airports: set[str]) -> pa.Da
         pa.Check(lambda f: _day(f).notna(), error="year, month, day: no such day in the calendar"),
         pa.Check(_agrees_with_utc, error="time_hour: does not agree with the local schedule"),
     ]
-    return pa.DataFrameSchema(columns, checks=checks, unique=["time_hour", "carrier", "flight"])
+    return contract(columns, key=["time_hour", "carrier", "flight"], checks=checks)
 
 # %% ../../nbs/pipeline/20_ingest.ipynb #read-tables
 def read_tables(

@@ -18,7 +18,7 @@ import pandas as pd
 from ..bundle.manifest import MANIFEST, manifest_bytes, verify
 from ..bundle.signature import Field, Signature
 from ..core.data import folder_digest, listing
-from ..core.params import Column, Params, load_params
+from ..core.params import Column, Params
 from ..core.workspace import Workspace, digest, read_json, read_table, write_bytes, write_json
 
 # %% ../../nbs/pipeline/24_package.ipynb #make-field
@@ -29,8 +29,7 @@ def make_field(
 ) -> Field:
     """One field of the signature."""
     categories = tuple(sorted(values.dropna().unique())) if column.kind == "category" else None
-    bounds = {"unit": column.unit, "minimum": column.minimum, "maximum": column.maximum}
-    return Field(name, column.kind, column.nullable, categories=categories, **bounds)
+    return Field(name, column.kind, column.nullable, column.unit, column.minimum, column.maximum, categories)
 
 
 def make_signature(
@@ -109,7 +108,9 @@ def make_lineage(
         "params": _params_digests(params),
         "modules": {path.relative_to(package.parent).as_posix(): digest(path) for path in modules},
         "environment": {LOCK: digest(workspace.root / LOCK)},
-        "inputs": {f"{stage}/{name}": digest(workspace.input(stage, name)) for stage, names in INPUTS.items() for name in names},
+        "inputs": {
+            f"{stage}/{name}": digest(workspace.input(stage, name)) for stage, names in INPUTS.items() for name in names
+        },
     }
 
 # %% ../../nbs/pipeline/24_package.ipynb #write

@@ -17,7 +17,7 @@ from sklearn.metrics import average_precision_score, log_loss, mean_absolute_err
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ..core.params import Data, Params, Train, load_params
+from ..core.params import Data, Params, Train
 from ..core.workspace import Workspace, read_table, write_bytes, write_csv, write_json
 from ..portable.persistence import dump_model, load_model
 

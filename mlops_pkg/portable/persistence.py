@@ -65,7 +65,7 @@ def _renumber(
         return [_renumber(item, numbers) for item in node]
     if not isinstance(node, dict):
         return node
-    renumbered = {}
+    renumbered: dict[str, Any] = {}
     for key, value in node.items():
         if key == "__id__":
             renumbered[key] = numbers.setdefault(str(value), len(numbers) + 1)

@@ -25,6 +25,7 @@ class RoundedCyclicalFeatures(CyclicalFeatures):  # type: ignore[misc]
         drop_original: bool = False,  # whether the columns themselves are dropped
         decimals: int = 9,  # decimals that are kept
     ) -> None:
+        """Store the settings; `fit` checks them."""
         super().__init__(variables=variables, max_values=max_values, drop_original=drop_original)
         self.decimals = decimals
 
