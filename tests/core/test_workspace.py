@@ -16,6 +16,7 @@ from mlops_pkg.core.workspace import (
     digest,
     read_json,
     read_table,
+    replacing,
     table_bytes,
     write_bytes,
     write_csv,
@@ -246,7 +247,7 @@ def test_a_block_that_ends_well_replaces_the_stages_folder(tmp_path: Path) -> No
     write_bytes(workspace.output("train", "old"), b"old")
     write_bytes(workspace.output("features", "kept"), b"kept")
 
-    with workspace.replacing("train") as scratch:
+    with replacing(workspace, "train") as scratch:
         write_bytes(scratch.output("train", "new"), b"new")
         assert workspace.output("train", "old").read_bytes() == b"old", "replaced before the block has ended"
         assert scratch.input("features", "kept") == workspace.output("features", "kept"), "inputs are read elsewhere"
@@ -260,7 +261,7 @@ def test_a_block_that_raises_changes_nothing(tmp_path: Path, error: type[BaseExc
     workspace = Workspace(tmp_path)
     write_bytes(workspace.output("train", "old"), b"old")
 
-    with pytest.raises(error), workspace.replacing("train") as scratch:
+    with pytest.raises(error), replacing(workspace, "train") as scratch:
         write_bytes(scratch.output("train", "new"), b"new")
         raise error
 
@@ -271,7 +272,7 @@ def test_a_block_that_writes_nothing_does_not_destroy_what_was_there(tmp_path: P
     workspace = Workspace(tmp_path)
     write_bytes(workspace.output("train", "old"), b"old")
 
-    with pytest.raises(FileNotFoundError), workspace.replacing("train"):
+    with pytest.raises(FileNotFoundError), replacing(workspace, "train"):
         pass
 
     assert workspace.output("train", "old").read_bytes() == b"old"
@@ -280,8 +281,8 @@ def test_a_block_that_writes_nothing_does_not_destroy_what_was_there(tmp_path: P
 def test_what_a_killed_stage_left_does_not_get_into_the_next_run(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     code = (
-        "import os; from pathlib import Path; from mlops_pkg.core.workspace import Workspace, write_bytes\n"
-        f"with Workspace(Path({str(tmp_path)!r})).replacing('train') as scratch:\n"
+        "import os; from pathlib import Path; from mlops_pkg.core.workspace import Workspace, replacing, write_bytes\n"
+        f"with replacing(Workspace(Path({str(tmp_path)!r})), 'train') as scratch:\n"
         "    write_bytes(scratch.output('train', 'half'), b'half')\n"
         "    os.kill(os.getpid(), 9)\n"
     )
@@ -291,6 +292,6 @@ def test_what_a_killed_stage_left_does_not_get_into_the_next_run(tmp_path: Path)
 
     assert killed.returncode == -9
     assert [path.name for path in (tmp_path / "artifacts" / "train").iterdir()] == ["old"], "a kill changed the output"
-    with workspace.replacing("train") as scratch:
+    with replacing(workspace, "train") as scratch:
         write_bytes(scratch.output("train", "new"), b"new")
     assert [path.name for path in (tmp_path / "artifacts").rglob("*")] == ["train", "new"]

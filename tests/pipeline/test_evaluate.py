@@ -1,0 +1,427 @@
+"""The judgement: every figure is the one scikit-learn gives, intervals mean what they say, and nothing is chosen on test."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import metrics as sk
+
+from mlops_pkg.core.params import Evaluate, Params, load_params, merge
+from mlops_pkg.core.stage import run_stage
+from mlops_pkg.core.workspace import Workspace, digest, read_json, read_table, write_table
+from mlops_pkg.pipeline import evaluate
+from mlops_pkg.pipeline.train import predict
+from mlops_pkg.portable.persistence import load_model
+
+ROOT = Path(__file__).parents[2]
+Weights = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def load(**overrides: Any) -> Params:
+    """The project's own params.yaml with few resamples."""
+    return load_params(ROOT / "params.yaml", merge({"evaluate": {"bootstrap": 50}}, overrides))
+
+
+def make_settings(**values: Any) -> Evaluate:
+    """The section of params.yaml."""
+    return load(evaluate=values).evaluate
+
+
+def make_case(seed: int) -> tuple[Weights, Weights, Weights]:
+    """Targets, answers with many ties, and whole weights of which some are 0."""
+    generator = np.random.default_rng(seed)
+    rows = int(generator.integers(20, 300))
+    answer = generator.random(rows).round(int(generator.integers(1, 4)))
+    y = (generator.random(rows) < (answer + 0.3) / 2).astype("int64")
+    y[:2] = [0, 1]
+    weights = generator.integers(0, 4, rows).astype("float64")
+    weights[:2] = 1
+    return y, answer, weights
+
+
+def repeated(values: Weights, weights: Weights) -> Weights:
+    """Each value as often as its weight says."""
+    return np.repeat(values, weights.astype(int))
+
+
+# Figures
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_ranking_figures_are_those_of_scikit_learn(seed: int) -> None:
+    y, answer, weights = make_case(seed)
+
+    plain, weighted = (evaluate.ranking_metrics(y, answer)(given) for given in (np.ones(len(y)), weights))
+
+    assert plain[0] == pytest.approx(sk.roc_auc_score(y, answer), abs=1e-12)
+    assert plain[1] == pytest.approx(sk.average_precision_score(y, answer), abs=1e-12)
+    assert weighted[0] == pytest.approx(sk.roc_auc_score(y, answer, sample_weight=weights), abs=1e-12)
+    assert weighted[1] == pytest.approx(sk.average_precision_score(y, answer, sample_weight=weights), abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(20, 30))
+def test_every_figure_of_a_classification_is_that_of_scikit_learn(seed: int) -> None:
+    y, answer, weights = make_case(seed)
+    threshold = float(np.random.default_rng(seed).choice(answer))
+    called = (answer >= threshold).astype(int)
+
+    found = evaluate.weighted_metrics(y, answer, threshold)(weights)
+
+    clipped = np.clip(answer, 1e-15, 1 - 1e-15)
+    expected = {
+        "roc_auc": sk.roc_auc_score(y, answer, sample_weight=weights),
+        "pr_auc": sk.average_precision_score(y, answer, sample_weight=weights),
+        "log_loss": sk.log_loss(y, clipped, sample_weight=weights),
+        "brier": sk.brier_score_loss(y, answer, sample_weight=weights),
+        "precision": sk.precision_score(y, called, sample_weight=weights, zero_division=0),
+        "recall": sk.recall_score(y, called, sample_weight=weights),
+        "f1": sk.f1_score(y, called, sample_weight=weights),
+    }
+    assert found == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_figure_of_a_regression_is_that_of_scikit_learn(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    y, answer = generator.normal(size=(2, 100))
+    weights = generator.integers(0, 4, 100).astype("float64")
+
+    found = evaluate.weighted_metrics(y, answer, None)(weights)
+
+    expected = {
+        "mae": sk.mean_absolute_error(y, answer, sample_weight=weights),
+        "rmse": sk.mean_squared_error(y, answer, sample_weight=weights) ** 0.5,
+        "r2": sk.r2_score(y, answer, sample_weight=weights),
+    }
+    assert found == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_weight_counts_like_as_many_rows() -> None:
+    y, answer, weights = make_case(0)
+
+    weighted = evaluate.weighted_metrics(y, answer, 0.5)(weights)
+
+    more, rows = repeated(y, weights), repeated(answer, weights)
+    assert weighted == pytest.approx(evaluate.weighted_metrics(more, rows, 0.5)(np.ones(len(more))), abs=1e-12)
+
+
+@pytest.mark.parametrize("only", [0, 1])
+def test_a_single_class_gives_none_where_a_figure_is_undefined(only: int) -> None:
+    y, answer = np.full(40, only), np.linspace(0, 1, 40)
+
+    found = evaluate.with_intervals(evaluate.weighted_metrics(y, answer, 0.5), 40, make_settings(), 0)
+
+    assert found["roc_auc"] == found["pr_auc"] == {"value": None, "low": None, "high": None}
+    assert (found["recall"]["value"] is None) == (only == 0)
+    assert found["brier"]["value"] is not None
+
+
+def test_a_constant_target_of_a_regression_gives_none() -> None:
+    found = evaluate.with_intervals(evaluate.weighted_metrics(np.ones(30), np.zeros(30), None), 30, make_settings(), 0)
+
+    assert found["r2"]["value"] is None
+    assert found["mae"]["value"] == 1.0
+
+
+# Intervals
+
+
+def interval(rows: int, seed: int = 0, **settings: Any) -> dict[str, Any]:
+    """Figures with intervals for so many rows of the same kind."""
+    generator = np.random.default_rng(7)
+    answer = generator.random(rows)
+    y = (generator.random(rows) < answer).astype("int64")
+    return evaluate.with_intervals(evaluate.weighted_metrics(y, answer, 0.5), rows, make_settings(**settings), seed)
+
+
+def test_intervals_are_repeated_by_their_seed_alone() -> None:
+    assert interval(200) == interval(200)
+    assert interval(200, seed=1) != interval(200)
+
+
+def test_intervals_hold_the_value() -> None:
+    for name, figure in interval(300, bootstrap=100).items():
+        assert figure["low"] < figure["value"] < figure["high"], f"{name}: {figure}"
+
+
+def test_more_rows_give_shorter_intervals_and_more_confidence_longer_ones() -> None:
+    few, many, sure = (
+        {name: figure["high"] - figure["low"] for name, figure in found.items()}
+        for found in (interval(200), interval(3200), interval(200, confidence=0.999))
+    )
+
+    for name in few:
+        assert many[name] < few[name] / 2, f"{name} is no surer with sixteen times the rows"
+        assert sure[name] > few[name], f"{name} does not depend on the confidence"
+
+
+def test_an_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    covered = 0
+    for seed in range(100):
+        y = np.random.default_rng(seed).normal(size=80)
+        found = evaluate.with_intervals(
+            evaluate.weighted_metrics(y, np.zeros(80), None), 80, make_settings(bootstrap=60, confidence=0.9), seed
+        )["mae"]
+        covered += found["low"] <= np.sqrt(2 / np.pi) <= found["high"]
+
+    assert 78 <= covered <= 98, f"a 90 % interval held the truth {covered} times in 100"
+
+
+# The threshold
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_threshold_has_the_highest_f1_and_is_the_lowest_such(seed: int) -> None:
+    y, answer, _ = make_case(seed)
+
+    threshold = evaluate.choose_threshold(y, answer)
+
+    f1 = {value: sk.f1_score(y, answer >= value) for value in np.unique(answer)}
+    best = max(f1.values())
+    assert threshold == min(value for value, found in f1.items() if found == pytest.approx(best, abs=1e-12))
+
+
+@pytest.fixture(scope="module")
+def other_test_rows(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built project, judged on test and live rows whose target is turned round."""
+    root = Path(shutil.copytree(built, tmp_path_factory.mktemp("other") / "project"))
+    for name in ("test", "live"):
+        path = root / "artifacts" / "ingest" / f"{name}.parquet"
+        rows = read_table(path)
+        write_table(path, rows.assign(late=1 - rows["late"]))
+    run_stage("evaluate", Workspace(root))
+    return root
+
+
+def test_the_threshold_is_chosen_on_validation_alone(built: Path, other_test_rows: Path) -> None:
+    params = load_params(built / "params.yaml")
+    rows = read_table(built / "artifacts" / "ingest" / "validation.parquet")
+    model = load_model(built / "artifacts" / "train" / "model.skops")
+
+    expected = evaluate.choose_threshold(rows["late"].to_numpy(), predict(model, rows[list(params.data.columns)], params.task))
+
+    metrics = read_json(built / "artifacts" / "evaluate" / "metrics.json")
+    assert metrics["threshold"] == expected
+    other = read_json(other_test_rows / "artifacts" / "evaluate" / "metrics.json")
+    assert other["threshold"] == expected
+    assert other["test"] != metrics["test"]
+
+
+def test_figures_on_test_do_not_depend_on_live_rows(built: Path, other_test_rows: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(built, tmp_path / "project"))
+    changed = other_test_rows / "artifacts" / "ingest" / "live.parquet"
+    shutil.copy(changed, root / "artifacts" / "ingest" / "live.parquet")
+
+    run_stage("evaluate", Workspace(root))
+
+    before = read_json(built / "artifacts" / "evaluate" / "metrics.json")
+    after = read_json(root / "artifacts" / "evaluate" / "metrics.json")
+    assert after["test"] == before["test"]
+    assert after["live"] != before["live"]
+
+
+# Tables
+
+
+def make_answers(rows: int = 1000) -> tuple[Weights, dict[str, Weights]]:
+    """Targets, and the answers of three models of which one is constant."""
+    generator = np.random.default_rng(0)
+    answer = generator.random(rows)
+    y = (generator.random(rows) < answer).astype("int64")
+    return y, {"model": answer, "linear": answer.round(1), "prior": np.full(rows, 0.5)}
+
+
+def test_curves_run_from_corner_to_corner_in_at_most_200_points() -> None:
+    y, answers = make_answers()
+
+    roc, pr = evaluate.curves(y, answers)
+
+    for name in answers:
+        one = roc[roc["model"] == name].drop(columns="model")
+        assert one.iloc[0].tolist() == [0, 0]
+        assert one.iloc[-1].tolist() == [1, 1]
+        assert one["false_positive_rate"].is_monotonic_increasing
+        assert one["true_positive_rate"].is_monotonic_increasing
+        two = pr[pr["model"] == name].drop(columns="model")
+        assert two.iloc[0].tolist() == [1, round(y.mean(), 6)], "every row is called: recall 1, precision the share"
+        assert two.iloc[-1].tolist() == [0, 1]
+        assert max(len(one), len(two)) <= 200
+    assert len(pr[pr["model"] == "model"]) == 200
+
+
+def test_a_thinned_curve_keeps_the_area_under_it() -> None:
+    y, answers = make_answers()
+
+    roc, _ = evaluate.curves(y, answers)
+
+    one = roc[roc["model"] == "model"]
+    area = np.trapezoid(one["true_positive_rate"], one["false_positive_rate"])
+    assert area == pytest.approx(sk.roc_auc_score(y, answers["model"]), abs=0.002)
+
+
+@pytest.mark.parametrize("rows", [7, 10, 1003])
+def test_calibration_bins_hold_every_row_once(rows: int) -> None:
+    y, answers = make_answers(rows)
+
+    found = evaluate.calibration(y, answers, bins=10)
+
+    for name, part in found.groupby("model"):
+        assert part["rows"].sum() == rows
+        assert part["rows"].max() - part["rows"].min() <= 1, f"{name}: bins of unequal size"
+        assert part["predicted"].is_monotonic_increasing
+        assert (part["observed"] * part["rows"]).sum() == pytest.approx(y.sum(), abs=1e-3)
+
+
+def test_a_calibrated_model_lies_on_the_diagonal() -> None:
+    y, answers = make_answers(20_000)
+
+    found = evaluate.calibration(y, answers, bins=10)
+
+    model = found[found["model"] == "model"]
+    assert (model["predicted"] - model["observed"]).abs().max() < 0.04
+
+
+def test_the_confusion_counts_every_row_once() -> None:
+    y, answer = np.array([0, 0, 0, 1, 1, 1]), np.array([0.1, 0.2, 0.7, 0.5, 0.9, 0.1])
+
+    found = evaluate.confusion(y, answer, 0.5)
+
+    assert found.to_dict("list") == {"actual": [0, 0, 1, 1], "predicted": [0, 1, 0, 1], "rows": [2, 1, 1, 2]}
+
+
+class Size:
+    """A model that looks at one column alone."""
+
+    def predict_proba(self, X: pd.DataFrame) -> Weights:
+        """The distance as a probability."""
+        share = X["distance"].to_numpy() / 100
+        return np.column_stack([1 - share, share])
+
+
+def make_records(rows: int = 300) -> pd.DataFrame:
+    """Test rows whose target follows the distance."""
+    generator = np.random.default_rng(0)
+    params = load()
+    records = pd.DataFrame({name: generator.integers(0, 100, rows).astype("float64") for name in params.data.columns})
+    return records.assign(line=range(rows), month=9, late=(records["distance"] > 60).astype("int64"))
+
+
+def test_an_informative_column_is_important_and_a_useless_one_is_not() -> None:
+    params = load(evaluate={"importance_rows": 250, "importance_repeats": 3})
+
+    found = evaluate.importance(Size(), make_records(), params)
+
+    first, rest = found.iloc[0], found.iloc[1:]
+    assert first["column"] == "distance"
+    assert 0.3 < first["low"] <= first["drop"] <= first["high"] < 0.7, "a shuffled column should leave a guess"
+    assert (rest[["drop", "low", "high"]] == 0).all(axis=None)
+    assert sorted(found["column"]) == sorted(params.data.columns)
+
+
+def test_importance_leaves_the_records_as_they_were() -> None:
+    records = make_records()
+    before = records.copy()
+
+    evaluate.importance(Size(), records, load())
+
+    pd.testing.assert_frame_equal(records, before)
+
+
+def make_judged() -> tuple[dict[str, pd.DataFrame], dict[str, dict[str, Weights]]]:
+    """Test and live rows with the answers of a model; one carrier is never late."""
+    judged = {name: make_records() for name in ("test", "live")}
+    for frame in judged.values():
+        frame["carrier"] = np.where(np.arange(len(frame)) < 100, "AA", np.where(np.arange(len(frame)) < 290, "BB", "CC"))
+        frame.loc[frame["carrier"] == "AA", "late"] = 0
+    answers = {name: {"model": Size().predict_proba(frame)[:, 1]} for name, frame in judged.items()}
+    return judged, answers
+
+
+def test_slices_are_judged_on_their_own_rows() -> None:
+    judged, answers = make_judged()
+    params = load(evaluate={"slices": ["carrier"], "min_slice_rows": 50})
+
+    found = evaluate.slices(judged, answers, 0.5, params).set_index(["split", "value"])
+
+    assert list(found.index) == [("test", "AA"), ("test", "BB"), ("live", "AA"), ("live", "BB")], "CC is too small"
+    mask = judged["test"]["carrier"].eq("BB").to_numpy()
+    expected = sk.brier_score_loss(judged["test"]["late"][mask], answers["test"]["model"][mask])
+    assert found.loc[("test", "BB"), "brier"] == pytest.approx(expected, abs=1e-6)
+    assert found.loc[("test", "BB"), "rows"] == 190
+    assert np.isnan(found.loc[("test", "AA"), "roc_auc"]), "a slice of one class has no ROC-AUC"
+
+
+def test_slices_that_are_all_too_small_leave_a_table_that_can_be_read(tmp_path: Path) -> None:
+    judged, answers = make_judged()
+    params = load(evaluate={"slices": ["carrier"], "min_slice_rows": 100_000})
+
+    found = evaluate.slices(judged, answers, 0.5, params)
+
+    evaluate.write(Workspace(tmp_path), {}, {"slices": found}, judged["test"][["late"]])
+    read = pd.read_csv(tmp_path / "artifacts" / "evaluate" / "slices.csv")
+    assert read.empty
+    assert {"split", "slice", "value", "rows"} <= set(read.columns)
+
+
+# On the sample
+
+
+def test_predictions_have_a_row_for_each_test_and_live_row_in_order(built: Path) -> None:
+    found = read_table(built / "artifacts" / "evaluate" / "predictions.parquet")
+    parts = [read_table(built / "artifacts" / "ingest" / f"{name}.parquet").assign(split=name) for name in ("test", "live")]
+    expected = pd.concat(parts, ignore_index=True)
+
+    for name in ("split", "line", "late"):
+        assert found[name].tolist() == expected[name].tolist(), f"{name} differs"
+    assert list(found.columns) == ["split", "line", "late", "model", "linear", "prior"]
+
+
+def test_the_answers_are_those_of_the_saved_models(built: Path) -> None:
+    params = load_params(built / "params.yaml")
+    found = read_table(built / "artifacts" / "evaluate" / "predictions.parquet")
+    rows = read_table(built / "artifacts" / "ingest" / "live.parquet")
+    live = found[found["split"] == "live"]
+
+    for name, file in {"model": "model.skops", "linear": "baseline.skops"}.items():
+        answer = predict(load_model(built / "artifacts" / "train" / file), rows[list(params.data.columns)], params.task)
+        assert (live[name].to_numpy() == answer).all(), f"{name} answers otherwise"
+    train = read_table(built / "artifacts" / "ingest" / "train.parquet")
+    assert set(found["prior"]) == {round(train["late"].mean(), 9)}
+
+
+def test_the_figures_are_those_of_the_predictions(built: Path) -> None:
+    found = read_table(built / "artifacts" / "evaluate" / "predictions.parquet")
+    metrics = read_json(built / "artifacts" / "evaluate" / "metrics.json")
+
+    for split, rows in found.groupby("split"):
+        for name in ("model", "linear", "prior"):
+            figures = {figure: value["value"] for figure, value in metrics[split][name].items()}
+            assert figures["roc_auc"] == pytest.approx(sk.roc_auc_score(rows["late"], rows[name]), abs=1e-6)
+            assert figures["pr_auc"] == pytest.approx(sk.average_precision_score(rows["late"], rows[name]), abs=1e-6)
+            assert figures["log_loss"] == pytest.approx(sk.log_loss(rows["late"], rows[name]), abs=1e-6)
+            called = rows[name] >= metrics["threshold"]
+            assert figures["f1"] == pytest.approx(sk.f1_score(rows["late"], called, zero_division=0), abs=1e-6)
+
+
+def test_the_tables_agree_with_the_predictions(built: Path) -> None:
+    folder = built / "artifacts" / "evaluate"
+    found = read_table(folder / "predictions.parquet")
+    test = found[found["split"] == "test"]
+    confusion, calibration = (pd.read_csv(folder / f"{name}.csv") for name in ("confusion", "calibration"))
+
+    assert confusion["rows"].sum() == len(test)
+    assert confusion.groupby("actual")["rows"].sum().to_dict() == test["late"].value_counts().to_dict()
+    assert (calibration.groupby("model")["rows"].sum() == len(test)).all()
+    assert set(pd.read_csv(folder / "slices.csv")["slice"]) == {"month", "carrier", "origin"}
+
+
+def test_judging_again_gives_the_same_bytes(copy_of_built: Path) -> None:
+    folder = copy_of_built / "artifacts" / "evaluate"
+    before = {path.name: digest(path) for path in folder.iterdir()}
+
+    run_stage("evaluate", Workspace(copy_of_built))
+
+    assert {path.name: digest(path) for path in folder.iterdir()} == before

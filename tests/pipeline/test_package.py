@@ -1,0 +1,228 @@
+"""The bundle: complete, verified, with a lineage that changes exactly where its origin changed, and nothing of the moment."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from mlops_pkg.bundle.manifest import BundleError, verify
+from mlops_pkg.bundle.signature import Signature
+from mlops_pkg.core.params import load_params, merge, read_yaml
+from mlops_pkg.core.stage import STAGES, run_stage
+from mlops_pkg.core.workspace import Workspace, digest, read_json, read_table
+from mlops_pkg.pipeline import package
+
+
+def bundle_of(root: Path) -> Path:
+    """Where the stage writes."""
+    return root / "artifacts" / "package"
+
+
+def leaves_of(value: Any, path: str = "") -> dict[str, Any]:
+    """Every single value of a JSON file by its path."""
+    if not isinstance(value, dict):
+        return {path: value}
+    return {key: leaf for name, child in value.items() for key, leaf in leaves_of(child, f"{path}/{name}").items()}
+
+
+def changed_by(root: Path) -> set[str]:
+    """What differs in the lineage after packing again."""
+    before = leaves_of(read_json(bundle_of(root) / "lineage.json"))
+    run_stage("package", Workspace(root))
+    after = leaves_of(read_json(bundle_of(root) / "lineage.json"))
+    assert before.keys() == after.keys()
+    return {key for key in before if before[key] != after[key]}
+
+
+# The signature and the reference
+
+
+def test_the_signature_comes_back_from_its_file(built: Path) -> None:
+    params = load_params(built / "params.yaml")
+    train = read_table(built / "artifacts" / "ingest" / "train.parquet")
+    threshold = read_json(built / "artifacts" / "evaluate" / "metrics.json")["threshold"]
+
+    read = Signature.from_dict(read_json(bundle_of(built) / "signature.json"))
+
+    assert read == package.make_signature(train, threshold, params)
+    assert [field.name for field in read.fields] == list(params.data.columns)
+
+
+def test_a_field_says_what_params_say(built: Path) -> None:
+    params = load_params(built / "params.yaml")
+    fields = read_json(bundle_of(built) / "signature.json")["fields"]
+
+    for field in fields:
+        column = params.data.columns[field["name"]]
+        assert {name: field[name] for name in ("kind", "unit", "minimum", "maximum", "nullable")} == column.model_dump()
+
+
+def test_categories_are_those_of_the_training_rows_alone(built: Path) -> None:
+    splits = {name: read_table(built / "artifacts" / "ingest" / f"{name}.parquet") for name in ("train", "test", "live")}
+    fields = {field["name"]: field for field in read_json(bundle_of(built) / "signature.json")["fields"]}
+
+    for name in ("carrier", "origin", "dest", "manufacturer", "engine"):
+        assert fields[name]["categories"] == sorted(splits["train"][name].dropna().unique())
+    later = set(splits["test"]["manufacturer"].dropna()) | set(splits["live"]["manufacturer"].dropna())
+    assert later - set(fields["manufacturer"]["categories"]), "no category is new later, so this test shows nothing"
+    assert fields["distance"]["categories"] is None
+
+
+def test_quantiles_are_values_that_occur(built: Path) -> None:
+    train = read_table(built / "artifacts" / "ingest" / "train.parquet")
+    columns = read_json(bundle_of(built) / "reference.json")["columns"]
+
+    for name in load_params(built / "params.yaml").data.names("number"):
+        quantiles = columns[name]["quantiles"]
+        assert set(quantiles.values()) <= set(train[name].dropna()), f"{name} has a quantile that no row has"
+        assert list(quantiles.values()) == sorted(quantiles.values())
+        assert (quantiles["0"], quantiles["1"]) == (train[name].min(), train[name].max())
+        assert columns[name]["missing"] == round(float(train[name].isna().mean()), 6)
+
+
+def test_the_reference_describes_training_rows_and_answers_on_test(built: Path) -> None:
+    train = read_table(built / "artifacts" / "ingest" / "train.parquet")
+    predictions = read_table(built / "artifacts" / "evaluate" / "predictions.parquet")
+
+    reference = read_json(bundle_of(built) / "reference.json")
+
+    test = predictions.loc[predictions["split"] == "test", "model"]
+    assert reference["rows"] == len(train)
+    assert reference["target"]["shares"]["1"] == pytest.approx(train["late"].mean(), abs=1e-6)
+    assert reference["answers"]["quantiles"]["1"] == test.max()
+    shares = reference["columns"]["origin"]["shares"]
+    assert shares == train["origin"].value_counts(normalize=True).round(6).to_dict()
+    assert reference["columns"]["sched_dep_at"]["first"] == train["sched_dep_at"].min().isoformat()
+
+
+def test_a_column_without_any_value_is_described_as_missing() -> None:
+    assert package.describe(pd.Series([np.nan, np.nan]), "number") == {"missing": 1.0}
+    assert package.describe(pd.Series([None], dtype="str"), "category") == {"missing": 1.0}
+
+
+# The lineage
+
+
+def edit_params(root: Path, overrides: dict[str, Any]) -> None:
+    """Edit the params.yaml of a project."""
+    (root / "params.yaml").write_text(yaml.safe_dump(merge(read_yaml(root / "params.yaml"), overrides), sort_keys=False))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "section"),
+    [
+        ({"train": {"max_iter": 21}}, "train"),
+        ({"seed": 1}, "seed"),
+        ({"ingest": {"max_reject_share": 0.02}}, "ingest"),
+        ({"data": {"target": {"positive_above": 20}}}, "data"),
+        ({"features": {"steps": [{"use": "DropConstantFeatures", "tol": 0.9}]}}, "features"),
+        ({"features": {"steps": [{"use": "DropConstantFeatures"}]}}, "features"),
+    ],
+    ids=["train", "seed", "ingest", "data", "features", "fewer features"],
+)
+def test_a_section_of_params_changes_its_own_digest_alone(
+    copy_of_built: Path, overrides: dict[str, Any], section: str
+) -> None:
+    edit_params(copy_of_built, overrides)
+
+    assert changed_by(copy_of_built) == {f"/params/{section}"}
+
+
+def test_an_option_of_a_step_counts(copy_of_built: Path) -> None:
+    params = read_yaml(copy_of_built / "params.yaml")
+    step = next(step for step in params["features"]["steps"] if step["use"] == "MeanEncoder")
+    step["smoothing"] += 1
+    (copy_of_built / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+    assert changed_by(copy_of_built) == {"/params/features"}
+
+
+def test_a_comment_in_params_changes_nothing(copy_of_built: Path) -> None:
+    path = copy_of_built / "params.yaml"
+    path.write_text("# a comment\n" + path.read_text())
+
+    assert changed_by(copy_of_built) == set()
+
+
+def test_a_module_changes_its_own_digest_alone(copy_of_built: Path) -> None:
+    with (copy_of_built / "mlops_pkg" / "portable" / "transformers.py").open("a") as file:
+        file.write("# a line\n")
+
+    assert changed_by(copy_of_built) == {"/modules/mlops_pkg/portable/transformers.py"}
+
+
+def test_the_lock_changes_its_own_digest_alone(copy_of_built: Path) -> None:
+    with (copy_of_built / "requirements-pipeline.txt").open("a") as file:
+        file.write("# a line\n")
+
+    assert changed_by(copy_of_built) == {"/environment/requirements-pipeline.txt"}
+
+
+def test_the_data_change_their_own_digest_alone(copy_of_built: Path) -> None:
+    with (copy_of_built / "data" / "airlines.csv").open("a") as file:
+        file.write("QQ,New Airline\n")
+
+    assert changed_by(copy_of_built) == {"/data"}
+
+
+def test_an_output_of_a_stage_changes_its_own_digest_alone(copy_of_built: Path) -> None:
+    folder = copy_of_built / "artifacts" / "train"
+    shutil.copy(folder / "baseline.skops", folder / "model.skops")
+
+    assert changed_by(copy_of_built) == {"/inputs/train/model.skops"}
+
+
+def test_the_lineage_is_that_of_the_files(built: Path) -> None:
+    lineage = read_json(bundle_of(built) / "lineage.json")
+
+    for name, recorded in lineage["inputs"].items():
+        assert recorded == digest(built / "artifacts" / name), f"{name} is another file"
+    for name, recorded in lineage["modules"].items():
+        assert recorded == digest(built / name), f"{name} is another module"
+    assert {f"mlops_pkg/pipeline/{stage}.py" for stage in STAGES} <= set(lineage["modules"])
+
+
+# The whole
+
+
+def test_a_second_build_elsewhere_is_the_same_in_every_byte(built: Path, tmp_path: Path) -> None:
+    root = tmp_path / "another place" / "with spaces"
+    shutil.copytree(built, root, ignore=shutil.ignore_patterns("artifacts"))
+
+    for stage in STAGES:
+        run_stage(stage, Workspace(root))
+
+    first, second = (
+        {path.relative_to(place).as_posix(): digest(path) for path in (place / "artifacts").rglob("*") if path.is_file()}
+        for place in (built, root)
+    )
+    assert len(first) >= 28, "the stages wrote less than they should"
+    assert [name for name in first if first[name] != second.get(name)] == []
+    assert first == second
+
+
+def test_a_bundle_holds_no_date_of_its_making_and_no_path(built: Path) -> None:
+    text = "".join(path.read_text() for path in bundle_of(built).iterdir())
+
+    assert str(built) not in text
+    assert not re.search(r"/home/|/tmp/|/root/|/Users/|[A-Z]:\\\\", text)
+    dates = set(re.findall(r"\b(?:19|20)\d\d-\d\d-\d\d", text))
+    assert all(date.startswith("2013-") for date in dates), f"a date that is not of the data: {dates}"
+
+
+def test_a_bundle_verifies_until_it_is_edited(copy_of_built: Path) -> None:
+    folder = bundle_of(copy_of_built)
+    identity = verify(folder)
+    assert re.fullmatch("[0-9a-f]{64}", identity)
+
+    values = read_json(folder / "signature.json")
+    (folder / "signature.json").write_text(json.dumps({**values, "threshold": 0.0}))
+
+    with pytest.raises(BundleError, match=r"signature\.json: changed since it was packed"):
+        verify(folder)

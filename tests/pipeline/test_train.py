@@ -1,0 +1,297 @@
+"""The estimators: the same data and settings give the same bytes, and one pipeline answers from the raw record."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from sklearn.metrics import log_loss, mean_absolute_error, mean_squared_error
+
+from mlops_pkg.core.params import Params, UserError, load_params, merge, read_yaml
+from mlops_pkg.core.stage import STAGES, run_stage
+from mlops_pkg.core.workspace import Workspace, digest, read_json, read_table, write_table
+from mlops_pkg.pipeline import train
+from mlops_pkg.portable.persistence import dump_model, load_model
+
+ROOT = Path(__file__).parents[2]
+
+
+def load(**overrides: Any) -> Params:
+    """The project's own params.yaml with few trees, for few rows."""
+    return load_params(ROOT / "params.yaml", merge({"train": {"max_iter": 5, "min_samples_leaf": 10}}, overrides))
+
+
+def make_rows(rows: int = 400) -> tuple[pd.DataFrame, "pd.Series[Any]"]:
+    """Three features, of which two tell something, and a target of 0 and 1."""
+    generator = np.random.default_rng(0)
+    X = pd.DataFrame(generator.normal(size=(rows, 3)), columns=["a", "b", "c"])
+    return X, (X["a"] + X["b"] ** 2 + generator.normal(size=rows) > 1).astype("int64").rename("late")
+
+
+def write_params(root: Path, overrides: dict[str, Any]) -> None:
+    """Edit the params.yaml of a project."""
+    values = merge(read_yaml(root / "params.yaml"), overrides)
+    (root / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+
+
+def read_features(root: Path, split: str) -> tuple[pd.DataFrame, "pd.Series[Any]"]:
+    """Features and target of a split."""
+    data = load_params(root / "params.yaml").data
+    return train.features_and_target(read_table(root / "artifacts" / "features" / f"{split}.parquet"), data)
+
+
+# Small
+
+
+def test_features_and_target_come_apart() -> None:
+    table = pd.DataFrame({"line": [2, 3], "month": [1, 1], "a": [0.5, 1.5], "late": [0, 1]})
+
+    X, y = train.features_and_target(table, load().data)
+
+    assert list(X.columns) == ["a"]
+    assert y.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("estimator", ["hist_gradient_boosting", "linear"])
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_answers_have_nine_decimals(estimator: str, task: str) -> None:
+    X, y = make_rows()
+    model = train.fit(estimator, load(task=task), X, y)
+
+    answer = train.predict(model, X, task)
+
+    raw = model.predict_proba(X)[:, 1] if task == "classification" else model.predict(X)
+    assert answer.dtype == np.float64
+    assert (answer == np.round(raw, 9)).all()
+    assert (answer != raw).any(), "rounding changes nothing here, so this test shows nothing"
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_the_linear_models_coefficients_have_eight_decimals(task: str) -> None:
+    X, y = make_rows()
+
+    model = train.fit("linear", load(task=task), X, y)["model"]
+
+    assert (model.coef_ == np.round(model.coef_, 8)).all()
+    assert (model.intercept_ == np.round(model.intercept_, 8)).all()
+    assert np.abs(model.coef_).max() > 0.01
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_the_linear_model_does_not_care_for_units(task: str) -> None:
+    X, y = make_rows()
+    params = load(task=task)
+
+    plain = train.predict(train.fit("linear", params, X, y), X, task)
+    scaled = X * [1e-3, 1.0, 1e3] + [0, 0, 5e4]
+
+    np.testing.assert_allclose(train.predict(train.fit("linear", params, scaled, y), scaled, task), plain, atol=1e-6)
+
+
+@pytest.mark.parametrize("estimator", ["hist_gradient_boosting", "linear"])
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_equal_fits_are_equal_bytes(estimator: str, task: str) -> None:
+    X, y = make_rows()
+
+    first = dump_model(train.fit(estimator, load(task=task), X, y))
+
+    assert dump_model(train.fit(estimator, load(task=task), X.copy(), y.copy())) == first
+    assert dump_model(train.fit(estimator, load(task=task), X, 1 - y)) != first
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("learning_rate", 0.5), ("max_iter", 6), ("max_leaf_nodes", 2), ("min_samples_leaf", 150), ("l2_regularization", 50.0)],
+)
+def test_every_setting_of_the_boosting_counts(setting: str, value: float) -> None:
+    X, y = make_rows()
+
+    plain = train.predict(train.fit("hist_gradient_boosting", load(), X, y), X, "classification")
+    other = train.predict(train.fit("hist_gradient_boosting", load(train={setting: value}), X, y), X, "classification")
+
+    assert (plain != other).any(), f"train.{setting} is read by nobody"
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_the_penalty_of_the_linear_model_shrinks_it(task: str) -> None:
+    X, y = make_rows()
+
+    weak, strong = (
+        np.abs(train.fit("linear", load(task=task, train={"linear_alpha": alpha}), X, y)["model"].coef_).sum()
+        for alpha in (0.01, 1000.0)
+    )
+
+    assert strong < weak / 2
+
+
+def test_figures_are_those_of_scikit_learn() -> None:
+    X, y = make_rows()
+    answer = train.predict(train.fit("linear", load(), X, y), X, "classification")
+
+    figures = train.judge({"linear": train.fit("linear", load(), X, y)}, X, y, "classification")["linear"]
+    errors = train.score(y, answer, "regression")
+
+    assert figures["log_loss"] == round(log_loss(y, answer), 6)
+    assert 0.5 < figures["roc_auc"] <= 1
+    assert errors == {"mae": round(mean_absolute_error(y, answer), 6), "rmse": round(mean_squared_error(y, answer) ** 0.5, 6)}
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_the_loss_of_the_last_iteration_is_that_of_the_model(task: str) -> None:
+    X, y = make_rows()
+    params = load(task=task, train={"max_iter": 30})
+    model = train.fit("hist_gradient_boosting", params, X, y)
+
+    curve = train.iterations(model, X, y, task)
+
+    loss = (log_loss if task == "classification" else mean_squared_error)(y, train.predict(model, X, task))
+    assert curve["iteration"].tolist() == [10, 20, 30]
+    assert curve["loss"].iloc[-1] == pytest.approx(loss, abs=1e-6)
+    assert curve["loss"].is_monotonic_decreasing, "the loss on the rows of the fit must fall"
+
+
+@pytest.mark.parametrize(("max_iter", "expected"), [(7, [7]), (25, [10, 20, 25])])
+def test_the_last_iteration_is_always_shown(max_iter: int, expected: list[int]) -> None:
+    X, y = make_rows()
+    model = train.fit("hist_gradient_boosting", load(train={"max_iter": max_iter}), X, y)
+
+    assert train.iterations(model, X, y, "classification")["iteration"].tolist() == expected
+
+
+def test_a_model_without_iterations_has_one_row() -> None:
+    X, y = make_rows()
+
+    curve = train.iterations(train.fit("linear", load(), X, y), X, y, "classification")
+
+    assert len(curve) == 1
+    assert curve["iteration"].tolist() == [1], "a linear model has no tenth iteration"
+
+
+# On the sample
+
+
+@pytest.mark.parametrize("name", ["model", "baseline"])
+def test_the_whole_pipeline_on_records_is_the_estimator_on_features(built: Path, name: str) -> None:
+    params = load_params(built / "params.yaml")
+    pipeline = load_model(built / "artifacts" / "train" / f"{name}.skops")
+    X, y = read_features(built, "train")
+    rows = read_table(built / "artifacts" / "ingest" / "test.parquet")
+
+    whole = train.predict(pipeline, rows[list(params.data.columns)], params.task)
+
+    chosen = params.train.estimator if name == "model" else "linear"
+    alone = train.predict(train.fit(chosen, params, X, y), read_features(built, "test")[0], params.task)
+    assert (whole == alone).all()
+
+
+def test_the_model_is_fitted_on_the_training_rows_alone(copy_of_built: Path) -> None:
+    before = digest(copy_of_built / "artifacts" / "train" / "model.skops")
+    features = copy_of_built / "artifacts" / "features"
+    shutil.copy(features / "test.parquet", features / "validation.parquet")
+
+    run_stage("train", Workspace(copy_of_built))
+
+    assert digest(copy_of_built / "artifacts" / "train" / "model.skops") == before
+
+
+def test_the_figures_on_validation_are_those_of_the_saved_models(built: Path) -> None:
+    params = load_params(built / "params.yaml")
+    rows = read_table(built / "artifacts" / "ingest" / "validation.parquet")
+    figures = read_json(built / "artifacts" / "train" / "validation.json")
+
+    for name, file in {"model": "model.skops", "linear": "baseline.skops"}.items():
+        pipeline = load_model(built / "artifacts" / "train" / file)
+        answer = train.predict(pipeline, rows[list(params.data.columns)], params.task)
+        assert figures[name] == train.score(rows["late"], answer, params.task)
+
+
+def test_neither_threads_nor_hash_seed_nor_place_change_the_model(built: Path, tmp_path: Path) -> None:
+    code = (
+        "import hashlib, sys; from pathlib import Path; from mlops_pkg.core.params import load_params\n"
+        "from mlops_pkg.core.workspace import Workspace; from mlops_pkg.pipeline import train\n"
+        "root, out = map(Path, sys.argv[1:])\n"
+        "class Elsewhere(Workspace):\n"
+        "    def output(self, stage, name): return out / name\n"
+        "train.run(load_params(root / 'params.yaml'), Elsewhere(root))\n"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": "4711", "OMP_NUM_THREADS": "1", "TZ": "Asia/Kathmandu", "LC_ALL": "C"}
+
+    subprocess.run([sys.executable, "-c", code, str(built), str(tmp_path)], check=True, env=environment, cwd=tmp_path)
+
+    for path in (built / "artifacts" / "train").iterdir():
+        assert digest(tmp_path / path.name) == digest(path), f"{path.name} differs"
+
+
+def test_the_linear_estimator_can_be_chosen(copy_of_built: Path) -> None:
+    write_params(copy_of_built, {"train": {"estimator": "linear"}})
+
+    run_stage("train", Workspace(copy_of_built))
+
+    folder = copy_of_built / "artifacts" / "train"
+    assert digest(folder / "model.skops") == digest(folder / "baseline.skops")
+    assert len(pd.read_csv(folder / "iterations.csv")) == 1
+
+
+@pytest.fixture(scope="module")
+def regression(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A regression of the delay on the sample: two lines of params.yaml changed, and all stages built."""
+    root = tmp_path_factory.mktemp("regression") / "project"
+    shutil.copytree(built, root, ignore=shutil.ignore_patterns("artifacts"))
+    write_params(root, {"task": "regression", "data": {"target": {"name": "delay", "positive_above": None}}})
+    for stage in STAGES:
+        run_stage(stage, Workspace(root))
+    return root
+
+
+def test_a_regression_runs_through_all_stages(regression: Path) -> None:
+    metrics = read_json(regression / "artifacts" / "evaluate" / "metrics.json")
+
+    assert metrics["task"] == "regression"
+    assert metrics["threshold"] is None
+    for split in ("test", "live"):
+        assert set(metrics[split]) == {"model", "linear", "prior"}
+        for name, figures in metrics[split].items():
+            assert set(figures) == {"mae", "rmse", "r2"}
+            for figure, value in figures.items():
+                assert value["low"] <= value["value"] <= value["high"], f"{split} {name} {figure}: {value}"
+
+
+def test_a_regression_learns_something(regression: Path) -> None:
+    params = load_params(regression / "params.yaml")
+    rows = read_table(regression / "artifacts" / "ingest" / "train.parquet")
+    pipeline = load_model(regression / "artifacts" / "train" / "model.skops")
+
+    answer = train.predict(pipeline, rows[list(params.data.columns)], "regression")
+
+    assert mean_squared_error(rows["delay"], answer) < 0.9 * rows["delay"].var()
+
+
+def test_a_regression_writes_every_file_that_a_classification_writes(regression: Path, built: Path) -> None:
+    def names(root: Path) -> set[str]:
+        return {path.relative_to(root).as_posix() for path in (root / "artifacts").rglob("*") if path.is_file()}
+
+    missing = names(built) - names(regression)
+
+    assert not missing, f"dvc.yaml declares these, and a regression does not write them: {sorted(missing)}"
+
+
+def test_a_bundle_of_a_regression_says_so(regression: Path) -> None:
+    signature = read_json(regression / "artifacts" / "package" / "signature.json")
+    reference = read_json(regression / "artifacts" / "package" / "reference.json")
+
+    assert (signature["task"], signature["target"], signature["threshold"]) == ("regression", "delay", None)
+    assert "quantiles" in reference["target"]
+
+
+def test_a_target_of_one_class_is_a_clear_error(copy_of_built: Path) -> None:
+    path = copy_of_built / "artifacts" / "features" / "train.parquet"
+    write_table(path, read_table(path).assign(late=0))
+
+    with pytest.raises(UserError, match="late"):
+        run_stage("train", Workspace(copy_of_built))

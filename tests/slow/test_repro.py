@@ -1,0 +1,115 @@
+"""dvc repro: what an edit re-runs, what a mistake leaves, what a kill leaves."""
+
+import json
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from mlops_pkg.core.stage import STAGES
+from tests.slow.conftest import Project, make_project
+
+pytestmark = pytest.mark.slow
+
+
+def edit_cell(notebook: Path, old: str, new: str) -> None:
+    """Replace a text that stands once in the notebook's sources."""
+    content = json.loads(notebook.read_text())
+    found = 0
+    for cell in content["cells"]:
+        source = "".join(cell["source"])
+        found += source.count(old)
+        cell["source"] = source.replace(old, new).splitlines(keepends=True)
+    assert found == 1, f"{old!r} stands {found} times in {notebook.name}"
+    notebook.write_text(json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project with every stage, walk and proof built."""
+    project = make_project(tmp_path_factory.mktemp("everything") / "project")
+    project.repro()
+    return project
+
+
+def test_research_equals_production_on_the_sample(everything: Project) -> None:
+    verdicts = json.loads((everything.root / "reports" / "parity.json").read_text())
+
+    assert verdicts["ok"], [output for output in verdicts["outputs"] if not output["equal"]]
+    assert len(verdicts["outputs"]) == 28
+
+
+def test_nothing_changed_runs_nothing(everything: Project) -> None:
+    assert everything.repro() == set()
+
+
+def test_editing_prose_runs_that_walk_and_no_production_stage(everything: Project) -> None:
+    notebook = everything.root / "nbs" / "pipeline" / "22_train.ipynb"
+
+    edit_cell(notebook, "What is saved is never the estimator alone.", "The estimator is never saved alone.")
+    ran = everything.repro()
+
+    assert ran - {"report"} == {"notebook-train", "sync"}
+
+
+def test_editing_train_runs_train_and_what_follows(everything: Project) -> None:
+    notebook = everything.root / "nbs" / "pipeline" / "22_train.ipynb"
+
+    edit_cell(notebook, "return np.round(np.asarray(answer, dtype=np.float64), 9)", "return np.round(np.asarray(answer), 9)")
+    everything.run("nbdev_export")
+    ran = everything.repro()
+
+    assert ran >= {"train", "evaluate", "package", "notebook-train"}
+    assert not ran & {"ingest", "features", "notebook-ingest", "notebook-features"}
+
+
+def test_a_walk_that_differs_from_its_run_is_red(everything: Project) -> None:
+    notebook = everything.root / "nbs" / "pipeline" / "22_train.ipynb"
+
+    edit_cell(notebook, 'baseline = fit("linear", params, X, y)', 'baseline = fit("linear", params, X, 1 - y)')
+    done = everything.run("dvc", "repro", check=False)
+
+    assert done.returncode != 0
+    verdicts = json.loads((everything.root / "reports" / "parity.json").read_text())
+    red = {(output["stage"], output["output"]) for output in verdicts["outputs"] if not output["equal"]}
+    assert red == {("train", "baseline.skops"), ("train", "validation.json")}
+
+
+def test_a_mistake_in_params_stops_dvc_with_one_line(reproduced: Project) -> None:
+    params, before = reproduced.root / "params.yaml", reproduced.digests()
+    good = params.read_text()
+
+    params.write_text(good.replace("max_leaf_nodes:", "max_leaf_node:"))
+    done = reproduced.run("dvc", "repro", "package", check=False)
+    params.write_text(good)
+
+    assert done.returncode != 0
+    assert "params.yaml: train.max_leaf_node: unknown key; did you mean 'max_leaf_nodes'?" in done.stderr
+    assert "Traceback" not in done.stderr
+    reproduced.repro("package")
+    assert reproduced.digests() == before
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_killed_stage_leaves_nothing_half_written(reproduced: Project, stage: str) -> None:
+    before, folder = reproduced.digests(), reproduced.root / "artifacts" / stage
+    complete = {Path(path).name for path in before if Path(path).parent.name == stage}
+    scratch = folder.with_name(f".{stage}.tmp")
+    generator = random.Random(stage)  # noqa: S311
+
+    running = reproduced.start("dvc", "repro", "--force", "--single-item", stage)
+    deadline = time.monotonic() + 60
+    while not scratch.exists() and running.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    time.sleep(generator.uniform(0, 0.3))
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+
+    left = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    assert left in (set(), complete), f"half an output: {sorted(left)}"
+    reproduced.repro("package")
+    assert reproduced.digests() == before
+    assert not scratch.exists()
