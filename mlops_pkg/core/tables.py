@@ -90,15 +90,15 @@ def _kind(column: pa.Column) -> str:
 
 def _parsed(text: pyarrow.ChunkedArray, kind: str) -> tuple[pd.Series, np.ndarray]:
     """A column of text in its kind, and a mask of the cells that could not be read."""
+    words = text.to_pandas().astype("str")
     if kind == TEXT:
-        return text.to_pandas().astype("str"), np.zeros(len(text), dtype=bool)
+        return words, np.zeros(len(words), dtype=bool)
     if kind == TIME:
-        values = pc.strptime(text, format="%Y-%m-%dT%H:%M:%SZ", unit="us", error_is_null=True)
+        values = pd.to_datetime(words, format="%Y-%m-%dT%H:%M:%SZ", errors="coerce").astype(TIME)
     else:
-        numeral = pc.match_substring_regex(text, NUMERAL)
-        values = pc.if_else(numeral, text, pyarrow.scalar(None, pyarrow.string())).cast(pyarrow.float64())
-    unread = pc.and_(pc.is_valid(text), pc.is_null(values)).to_numpy()
-    return values.to_pandas().astype(kind), unread
+        numeral = pc.if_else(pc.match_substring_regex(text, NUMERAL), text, pyarrow.scalar(None, pyarrow.string()))
+        values = numeral.cast(pyarrow.float64()).to_pandas()
+    return values, (values.isna() & words.notna()).to_numpy()
 
 # %% ../../nbs/core/04_tables.ipynb #parse
 def parse(

@@ -1,0 +1,91 @@
+"""Raw text tables: every row is kept, or rejected with its line, its value and the reason."""
+
+import zipfile
+from pathlib import Path
+
+import pandera.pandas as pa
+import pytest
+
+from mlops_pkg.core.params import UserError
+from mlops_pkg.core.tables import NUMBER, TEXT, TIME, check_table, contract, read_raw
+
+COLUMNS = ["id", "miles", "at"]
+ROWS = ["a,10,2013-01-01T05:00:00Z", "b,20.5,2013-01-01T06:00:00Z", "c,NA,2013-01-01T07:00:00Z", "d,40,NA"]
+
+
+def schema() -> pa.DataFrameSchema:
+    """An id, a distance that is not negative, a time; the id is the key."""
+    miles = pa.Column(NUMBER, pa.Check.ge(0, error="is below 0"), nullable=True)
+    return contract({"id": pa.Column(TEXT), "miles": miles, "at": pa.Column(TIME, nullable=True)}, key=["id"])
+
+
+def table(folder: Path, *rows: str, header: str = "id,miles,at") -> Path:
+    """A csv file of these rows."""
+    path = folder / "toy.csv"
+    path.write_text("\n".join([header, *rows]) + "\n")
+    return path
+
+
+def test_good_rows_are_kept_in_their_kinds_and_lines(tmp_path: Path) -> None:
+    kept, rejects, counts = check_table("toy", table(tmp_path, *ROWS), schema(), 0)
+
+    assert kept.index.tolist() == [2, 3, 4, 5]
+    assert kept["miles"].tolist()[:2] == [10.0, 20.5]
+    assert str(kept["at"].dtype) == TIME
+    assert rejects.empty
+    assert counts == {"read": 4, "rejected": 0, "kept": 4}
+
+
+@pytest.mark.parametrize(
+    ("row", "reject"),
+    [
+        ("e,far,NA", (6, "miles", "far", "is not a number")),
+        ("e,1 000,NA", (6, "miles", "1 000", "is not a number")),
+        ("e,inf,NA", (6, "miles", "inf", "is not a number")),
+        ("e,5,yesterday", (6, "at", "yesterday", "is not a time (YYYY-MM-DDThh:mm:ssZ)")),
+        ("e,5,2013-02-30T00:00:00Z", (6, "at", "2013-02-30T00:00:00Z", "is not a time (YYYY-MM-DDThh:mm:ssZ)")),
+        ("e,-5,NA", (6, "miles", "-5.0", "is below 0")),
+        ("NA,5,NA", (6, "id", "", "is missing")),
+        ("a,5,NA", (6, "", "", "another row has the same id")),
+    ],
+)
+def test_a_bad_row_is_rejected_with_its_reason_and_takes_no_other_with_it(
+    tmp_path: Path, row: str, reject: tuple[int, str, str, str]
+) -> None:
+    kept, rejects, counts = check_table("toy", table(tmp_path, *ROWS, row), schema(), 0.5)
+
+    assert [tuple(values) for values in rejects[["line", "column", "value", "reason"]].to_numpy().tolist()] == [reject]
+    assert kept.index.tolist() == [2, 3, 4, 5]
+    assert counts == {"read": 5, "rejected": 1, "kept": 4}
+
+
+def test_a_row_with_two_faults_is_one_rejected_row_with_two_reasons(tmp_path: Path) -> None:
+    _, rejects, counts = check_table("toy", table(tmp_path, *ROWS, "e,far,soon"), schema(), 0.5)
+
+    assert sorted(rejects["column"]) == ["at", "miles"]
+    assert counts["rejected"] == 1
+
+
+def test_more_rejects_than_allowed_stop_with_the_first_of_them(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as raised:
+        check_table("toy", table(tmp_path, *ROWS, "e,far,NA"), schema(), 0.19)
+
+    assert str(raised.value) == (
+        "data/toy.csv: 1 of 5 rows break the contract, more than ingest.max_reject_share = 0.19 allows; "
+        "the first: line 6: miles 'far' is not a number"
+    )
+
+
+@pytest.mark.parametrize("name", ["toy.csv", "toy.csv.zip"])
+def test_a_zip_archive_reads_as_the_file_in_it(tmp_path: Path, name: str) -> None:
+    plain = table(tmp_path, *ROWS)
+    with zipfile.ZipFile(tmp_path / "toy.csv.zip", "w") as archive:
+        archive.write(plain, "toy.csv")
+
+    assert read_raw(tmp_path / name, COLUMNS).num_rows == 4
+
+
+def test_columns_that_are_not_named_are_not_read(tmp_path: Path) -> None:
+    path = table(tmp_path, "a,1,NA,secret", header="id,miles,at,later")
+
+    assert read_raw(path, COLUMNS).column_names == COLUMNS
