@@ -113,3 +113,19 @@ def test_a_killed_stage_leaves_nothing_half_written(reproduced: Project, stage: 
     reproduced.repro("package")
     assert reproduced.digests() == before
     assert not scratch.exists()
+
+
+def test_a_regression_needs_another_params_yaml_and_nothing_else(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project")
+    params = project.root / "params.yaml"
+    text = params.read_text().replace("task: classification", "task: regression")
+    text = text.replace("name: late", "name: delay").replace("positive_above: 15", "positive_above: null")
+    params.write_text(text)
+
+    project.repro()
+
+    metrics = json.loads((project.root / "artifacts" / "evaluate" / "metrics.json").read_text())
+    assert metrics["task"] == "regression"
+    assert metrics["test"]["model"]["rmse"]["value"] < metrics["test"]["prior"]["rmse"]["high"]
+    assert json.loads((project.root / "reports" / "parity.json").read_text())["ok"]
+    assert project.run("git", "status", "--porcelain", "--untracked-files=no").stdout.split() == ["M", "params.yaml"]
