@@ -39,8 +39,8 @@ def verify(
     try:
         content = (folder / MANIFEST).read_bytes()
         manifest = json.loads(content)
-        expected, version = manifest["files"], manifest["format"]
-    except FileNotFoundError:
+        expected, version = dict(manifest["files"]), manifest["format"]
+    except (FileNotFoundError, NotADirectoryError):
         raise BundleError(f"{folder}: no {MANIFEST}, so this is no bundle") from None
     except (ValueError, KeyError, TypeError):
         raise BundleError(f"{folder / MANIFEST}: not a manifest") from None

@@ -25,13 +25,10 @@ def listing(
     folder: Path,  # data/
 ) -> list[dict[str, str]]:
     """The MD5 and the path within the folder of every file, sorted by path: what DVC lists for a folder."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     return [
-        {
-            "md5": hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest(),
-            "relpath": path.relative_to(folder).as_posix(),
-        }
-        for path in paths
+        {"md5": hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest(), "relpath": name}
+        for name, path in sorted(paths.items())
     ]
 
 
@@ -46,11 +43,13 @@ def expected_digest(
     root: Path,  # the project
 ) -> str:
     """The digest of data/ in data.dvc."""
-    recorded = read_yaml(root / "data.dvc")
     try:
-        return str(recorded["outs"][0]["md5"])
+        recorded = read_yaml(root / "data.dvc")["outs"][0]["md5"]
     except (KeyError, IndexError, TypeError):
-        raise UserError("data.dvc: holds no digest of a folder; restore it with `git checkout data.dvc`") from None
+        recorded = None
+    if not isinstance(recorded, str):
+        raise UserError("data.dvc: holds no digest of a folder; restore it with `git checkout data.dvc`")
+    return recorded
 
 # %% ../../nbs/core/03_data.ipynb #recorded
 def _recorded(root: Path, source: str) -> dict[str, str]:
@@ -114,7 +113,10 @@ def _from_package(source: str, folder: Path) -> None:
     spec = find_spec(source)
     if spec is None or not spec.submodule_search_locations:
         raise UserError(f"params.yaml: data.source = '{source}': no remote has data/, and no such package is installed")
-    shutil.copytree(Path(spec.submodule_search_locations[0]) / "data", folder)
+    origin = Path(spec.submodule_search_locations[0]) / "data"
+    if not origin.is_dir():
+        raise UserError(f"params.yaml: data.source = '{source}': this package has no folder data/")
+    shutil.copytree(origin, folder)
 
 # %% ../../nbs/core/03_data.ipynb #restore
 def restore(
@@ -126,7 +128,11 @@ def restore(
         verify_data(workspace.data, root, source)
         return "data/ is what data.dvc records"
     if _from_remote(root):
-        verify_data(workspace.data, root, source)
+        try:
+            verify_data(workspace.data, root, source)
+        except UserError:
+            shutil.rmtree(workspace.data, ignore_errors=True)
+            raise
         return "data/ restored from the DVC remote and verified"
     scratch = root / ".data.tmp"
     shutil.rmtree(scratch, ignore_errors=True)

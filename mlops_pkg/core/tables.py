@@ -7,6 +7,7 @@ __all__ = ['TEXT', 'NUMBER', 'TIME', 'NUMERAL', 'REJECT', 'read_raw', 'contract'
 
 # %% ../../nbs/core/04_tables.ipynb #imports
 import io
+import re
 import zipfile
 import zlib
 from pathlib import Path
@@ -32,11 +33,11 @@ def _content(path: Path) -> bytes:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             if len(names) != 1:
-                raise UserError(f"{path.name}: expected one file in the archive, found {len(names)}")
+                raise UserError(f"data/{path.name}: expected one file in the archive, found {len(names)}")
             return archive.read(names[0])
     except FileNotFoundError:
         raise UserError(f"data/{path.name}: there is no such file; `make data` restores it") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: encrypted, other method
         raise UserError(f"data/{path.name}: damaged archive ({error}); `make data` restores it") from None
 
 # %% ../../nbs/core/04_tables.ipynb #read-raw
@@ -58,6 +59,10 @@ def read_raw(
             null_values=["NA", ""],
             strings_can_be_null=True,
         )
+        blank = re.search(rb"\n\r?\n(?=[^\r\n])", content)
+        if blank:
+            line = content.count(b"\n", 0, blank.start()) + 2
+            raise UserError(f"data/{path.name}: line {line} is blank; remove it")
         table = pyarrow.csv.read_csv(io.BytesIO(content), convert_options=options)
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1

@@ -231,7 +231,7 @@ def slices(
                 f"{name}_{part}" if part != "value" else name: v for name, f in figures.items() for part, v in f.items()
             }
             rows.append({"split": split, "slice": column, "value": value, "rows": int(mask.sum()), **flat})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=None if rows else ["split", "slice", "value", "rows"])
 
 # %% ../../nbs/pipeline/23_evaluate.ipynb #importance
 def importance(

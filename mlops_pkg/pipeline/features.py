@@ -73,6 +73,11 @@ def make_transformer(
         raise UserError(f"params.yaml: {place} ({step.use}): {error}") from None
 
 # %% ../../nbs/pipeline/21_features.ipynb #fit
+def _reason(error: Exception) -> str:
+    """The first line of what went wrong."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def fit(
     features: Features,
     X: pd.DataFrame,  # the training rows, the columns of params.yaml
@@ -89,9 +94,9 @@ def fit(
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Could not infer format")
                 X = transformer.fit_transform(X, y)
-        except (KeyError, TypeError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(f"params.yaml: {place} ({step.use}): {reason}; columns here: {', '.join(before)}") from None
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            here = f"columns here: {', '.join(before)}"
+            raise UserError(f"params.yaml: {place} ({step.use}): {_reason(error)}; {here}") from None
         repeats[step.use] += 1
         name = step.use if repeats[step.use] == 1 else f"{step.use}_{repeats[step.use]}"
         steps.append((name, transformer))
@@ -109,7 +114,12 @@ def transform(
     """Line, split key, every feature as float64, and the target; the order of the rows is kept."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Could not infer format")
-        X = pipeline.transform(frame[list(data.columns)])
+        X = frame[list(data.columns)]
+        for name, step in pipeline.steps:
+            try:
+                X = step.transform(X)
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                raise UserError(f"params.yaml: features.steps: {name}: {_reason(error)}") from None
     for name, dtype in X.dtypes.items():
         if not (pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_bool_dtype(dtype)):
             raise UserError(

@@ -67,7 +67,11 @@ def _renumber(
         return node
     renumbered: dict[str, Any] = {}
     for key, value in node.items():
-        if key == "__id__":
+        if key == "__id__" and node.get("__loader__") == "JsonNode":
+            renumbered[key] = numbers.setdefault(
+                f"value {len(numbers)}", len(numbers) + 1
+            )  # whether two values are one is chance
+        elif key == "__id__":
             renumbered[key] = numbers.setdefault(str(value), len(numbers) + 1)
         elif key == "file" and isinstance(value, str):
             address, dot, extension = value.partition(".")

@@ -58,7 +58,11 @@ def test_writing_the_manifest_again_changes_nothing(bundle: Path) -> None:
     ("change", "name", "said"),
     [
         (lambda b: (b / "signature.json").write_text("{ }"), "signature.json", "changed since it was packed"),
-        (lambda b: (b / "more" / "model.onnx").write_bytes(b"\x00\x03"), "more/model.onnx", "changed since it was packed"),
+        (
+            lambda b: (b / "more" / "model.onnx").write_bytes(b"\x00\x03"),
+            "more/model.onnx",
+            "changed since it was packed",
+        ),
         (lambda b: (b / "empty").unlink(), "empty", "missing; the manifest lists it"),
         (lambda b: (b / "note.txt").touch(), "note.txt", "extra; the manifest does not list it"),
         (lambda b: (b / "more" / ".hidden").touch(), "more/.hidden", "extra; the manifest does not list it"),

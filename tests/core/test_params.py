@@ -74,16 +74,28 @@ def test_the_projects_own_params_are_valid() -> None:
         ({"seed": "0"}, 'params.yaml: seed = "0": input should be a valid integer'),
         ({"seed": True}, "params.yaml: seed = true: input should be a valid integer"),
         ({"train": {"max_iter": 2.5}}, "params.yaml: train.max_iter = 2.5: input should be a valid integer"),
-        ({"train": {"learning_rate": "0.1"}}, 'params.yaml: train.learning_rate = "0.1": input should be a valid number'),
+        (
+            {"train": {"learning_rate": "0.1"}},
+            'params.yaml: train.learning_rate = "0.1": input should be a valid number',
+        ),
         ({"train": {"max_iter": None}}, "params.yaml: train.max_iter = null: input should be a valid integer"),
         ({"data": {"split": {"test": 9}}}, "params.yaml: data.split.test = 9: input should be a valid tuple"),
         # out of bounds
         ({"train": {"max_iter": 0}}, "params.yaml: train.max_iter = 0: input should be greater than or equal to 1"),
         ({"train": {"learning_rate": 0.0}}, "params.yaml: train.learning_rate = 0.0: input should be greater than 0"),
-        ({"train": {"linear_alpha": 2e6}}, "params.yaml: train.linear_alpha = 2000000.0: input should be less than or equal to 1000000"),
-        ({"train": {"l2_regularization": float("nan")}}, "params.yaml: train.l2_regularization = NaN: input should be a finite number"),
+        (
+            {"train": {"linear_alpha": 2e6}},
+            "params.yaml: train.linear_alpha = 2000000.0: input should be less than or equal to 1000000",
+        ),
+        (
+            {"train": {"l2_regularization": float("nan")}},
+            "params.yaml: train.l2_regularization = NaN: input should be a finite number",
+        ),
         ({"evaluate": {"confidence": 1.0}}, "params.yaml: evaluate.confidence = 1.0: input should be less than 1"),
-        ({"ingest": {"max_reject_share": 1.5}}, "params.yaml: ingest.max_reject_share = 1.5: input should be less than or equal to 1"),
+        (
+            {"ingest": {"max_reject_share": 1.5}},
+            "params.yaml: ingest.max_reject_share = 1.5: input should be less than or equal to 1",
+        ),
         ({"seed": -1}, "params.yaml: seed = -1: input should be greater than or equal to 0"),
         # a value that is not one of few
         ({"task": "ranking"}, "params.yaml: task = \"ranking\": input should be 'classification' or 'regression'"),
@@ -100,7 +112,8 @@ def test_the_projects_own_params_are_valid() -> None:
         ({"data": {"split": {"live": [11, 11]}}}, "params.yaml: data.split.11 is in both live and live"),
         (
             {"data": {"columns": {"dep_delay": {"kind": "number"}}}},
-            "params.yaml: data.columns.dep_delay: known only after the moment of prediction (data.known_later): remove it",
+            "params.yaml: data.columns.dep_delay: known only after the moment of prediction (data.known_later): "
+            "remove it",
         ),
         (
             {"data": {"columns": {"late": {"kind": "number"}}}},
@@ -138,7 +151,14 @@ def test_a_mapping_where_a_value_belongs_is_named_by_its_key(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     "keys",
-    [("task",), ("train",), ("train", "max_iter"), ("data", "target", "name"), ("data", "split", "live"), ("package", "name")],
+    [
+        ("task",),
+        ("train",),
+        ("train", "max_iter"),
+        ("data", "target", "name"),
+        ("data", "split", "live"),
+        ("package", "name"),
+    ],
 )
 def test_a_missing_key_is_named(tmp_path: Path, keys: tuple[str, ...]) -> None:
     values: Any = read_yaml(ROOT / "params.yaml")
@@ -300,11 +320,3 @@ def test_a_column_that_is_known_later_is_refused(name: str) -> None:
     message = message_of(ROOT / "params.yaml", {"data": {"columns": {name: {"kind": "number"}}}})
 
     assert re.fullmatch(rf"params\.yaml: data\.columns\.{name}: known only after .*: remove it", message)
-
-
-def test_a_classification_needs_a_class() -> None:
-    overrides = {"task": "classification", "data": {"target": {"positive_above": None}}}
-
-    message = message_of(ROOT / "params.yaml", overrides)
-
-    assert "positive_above" in message, "a classification of a continuous target ends in a traceback of scikit-learn"

@@ -119,7 +119,9 @@ def test_equal_frames_give_equal_bytes_however_they_came_about() -> None:
     assert table_bytes(frame.iloc[order].sort_index()) == expected, "the way through another order shows"
     assert table_bytes(frame.set_axis(order)) == expected, "the index shows"
     assert table_bytes(frame.rename_axis("line")) == expected, "the name of the index shows"
-    assert table_bytes(pd.concat([frame.iloc[i : i + 777] for i in range(0, len(frame), 777)])) == expected, "chunks show"
+    assert table_bytes(pd.concat([frame.iloc[i : i + 777] for i in range(0, len(frame), 777)])) == expected, (
+        "chunks show"
+    )
     assert table_bytes(frame[::-1][::-1]) == expected, "the memory layout shows"
     columns = {name: frame[name] for name in frame.columns}
     assert table_bytes(pd.DataFrame(columns)) == expected, "blocks show"
@@ -261,9 +263,13 @@ def test_a_block_that_raises_changes_nothing(tmp_path: Path, error: type[BaseExc
     workspace = Workspace(tmp_path)
     write_bytes(workspace.output("train", "old"), b"old")
 
-    with pytest.raises(error), replacing(workspace, "train") as scratch:
-        write_bytes(scratch.output("train", "new"), b"new")
-        raise error
+    def stage() -> None:
+        with replacing(workspace, "train") as scratch:
+            write_bytes(scratch.output("train", "new"), b"new")
+            raise error
+
+    with pytest.raises(error):
+        stage()
 
     assert [path.name for path in (tmp_path / "artifacts").rglob("*")] == ["train", "old"]
 

@@ -1,4 +1,4 @@
-"""The judgement: every figure is the one scikit-learn gives, intervals mean what they say, and nothing is chosen on test."""
+"""The judgement: figures are those of scikit-learn, intervals mean what they say, nothing is chosen on test."""
 
 import shutil
 from pathlib import Path
@@ -184,6 +184,12 @@ def test_the_threshold_has_the_highest_f1_and_is_the_lowest_such(seed: int) -> N
     assert threshold == min(value for value, found in f1.items() if found == pytest.approx(best, abs=1e-12))
 
 
+def test_of_two_equally_good_thresholds_the_lower_is_taken() -> None:
+    y, answer = np.array([1, 0, 0, 1]), np.array([0.9, 0.5, 0.4, 0.1])  # F1 is 2/3 at 0.9 and at 0.1
+
+    assert evaluate.choose_threshold(y, answer) == 0.1
+
+
 @pytest.fixture(scope="module")
 def other_test_rows(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built project, judged on test and live rows whose target is turned round."""
@@ -201,7 +207,9 @@ def test_the_threshold_is_chosen_on_validation_alone(built: Path, other_test_row
     rows = read_table(built / "artifacts" / "ingest" / "validation.parquet")
     model = load_model(built / "artifacts" / "train" / "model.skops")
 
-    expected = evaluate.choose_threshold(rows["late"].to_numpy(), predict(model, rows[list(params.data.columns)], params.task))
+    expected = evaluate.choose_threshold(
+        rows["late"].to_numpy(), predict(model, rows[list(params.data.columns)], params.task)
+    )
 
     metrics = read_json(built / "artifacts" / "evaluate" / "metrics.json")
     assert metrics["threshold"] == expected
@@ -334,7 +342,9 @@ def make_judged() -> tuple[dict[str, pd.DataFrame], dict[str, dict[str, Weights]
     """Test and live rows with the answers of a model; one carrier is never late."""
     judged = {name: make_records() for name in ("test", "live")}
     for frame in judged.values():
-        frame["carrier"] = np.where(np.arange(len(frame)) < 100, "AA", np.where(np.arange(len(frame)) < 290, "BB", "CC"))
+        frame["carrier"] = np.where(
+            np.arange(len(frame)) < 100, "AA", np.where(np.arange(len(frame)) < 290, "BB", "CC")
+        )
         frame.loc[frame["carrier"] == "AA", "late"] = 0
     answers = {name: {"model": Size().predict_proba(frame)[:, 1]} for name, frame in judged.items()}
     return judged, answers
@@ -371,7 +381,9 @@ def test_slices_that_are_all_too_small_leave_a_table_that_can_be_read(tmp_path: 
 
 def test_predictions_have_a_row_for_each_test_and_live_row_in_order(built: Path) -> None:
     found = read_table(built / "artifacts" / "evaluate" / "predictions.parquet")
-    parts = [read_table(built / "artifacts" / "ingest" / f"{name}.parquet").assign(split=name) for name in ("test", "live")]
+    parts = [
+        read_table(built / "artifacts" / "ingest" / f"{name}.parquet").assign(split=name) for name in ("test", "live")
+    ]
     expected = pd.concat(parts, ignore_index=True)
 
     for name in ("split", "line", "late"):

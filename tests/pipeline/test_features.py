@@ -235,7 +235,9 @@ def test_an_unknown_transformer_is_named_with_the_nearest() -> None:
 def test_an_unknown_option_is_named_with_the_nearest() -> None:
     message = message_of({"use": "DropConstantFeatures"}, {"use": "MeanEncoder", "variables": ["city"], "smoothin": 2})
 
-    assert message == "params.yaml: features.steps[1].smoothin: MeanEncoder has no such option; did you mean 'smoothing'?"
+    assert (
+        message == "params.yaml: features.steps[1].smoothin: MeanEncoder has no such option; did you mean 'smoothing'?"
+    )
 
 
 @pytest.mark.parametrize(
@@ -302,7 +304,10 @@ def test_a_column_that_is_still_a_time_is_refused() -> None:
 
 def test_rows_that_a_step_cannot_take_are_a_clear_error() -> None:
     X, y = make_rows()
-    steps = [{"use": "DropFeatures", "variables": ["city", "start", "end"]}, {"use": "LogTransformer", "variables": ["size"]}]
+    steps = [
+        {"use": "DropFeatures", "variables": ["city", "start", "end"]},
+        {"use": "LogTransformer", "variables": ["size"]},
+    ]
     pipeline, _, _ = features.fit(make_features(*steps), X, y)
 
     later = X.assign(size=-1.0, line=X.index, month=1, y=y)  # in training the sizes are positive

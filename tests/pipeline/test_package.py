@@ -1,4 +1,4 @@
-"""The bundle: complete, verified, with a lineage that changes exactly where its origin changed, and nothing of the moment."""
+"""The bundle: complete, verified, with a lineage that changes exactly where its origin changed."""
 
 import json
 import re
@@ -64,7 +64,9 @@ def test_a_field_says_what_params_say(built: Path) -> None:
 
 
 def test_categories_are_those_of_the_training_rows_alone(built: Path) -> None:
-    splits = {name: read_table(built / "artifacts" / "ingest" / f"{name}.parquet") for name in ("train", "test", "live")}
+    splits = {
+        name: read_table(built / "artifacts" / "ingest" / f"{name}.parquet") for name in ("train", "test", "live")
+    }
     fields = {field["name"]: field for field in read_json(bundle_of(built) / "signature.json")["fields"]}
 
     for name in ("carrier", "origin", "dest", "manufacturer", "engine"):
@@ -111,7 +113,9 @@ def test_a_column_without_any_value_is_described_as_missing() -> None:
 
 def edit_params(root: Path, overrides: dict[str, Any]) -> None:
     """Edit the params.yaml of a project."""
-    (root / "params.yaml").write_text(yaml.safe_dump(merge(read_yaml(root / "params.yaml"), overrides), sort_keys=False))
+    (root / "params.yaml").write_text(
+        yaml.safe_dump(merge(read_yaml(root / "params.yaml"), overrides), sort_keys=False)
+    )
 
 
 @pytest.mark.parametrize(
@@ -199,7 +203,11 @@ def test_a_second_build_elsewhere_is_the_same_in_every_byte(built: Path, tmp_pat
         run_stage(stage, Workspace(root))
 
     first, second = (
-        {path.relative_to(place).as_posix(): digest(path) for path in (place / "artifacts").rglob("*") if path.is_file()}
+        {
+            path.relative_to(place).as_posix(): digest(path)
+            for path in (place / "artifacts").rglob("*")
+            if path.is_file()
+        }
         for place in (built, root)
     )
     assert len(first) >= 28, "the stages wrote less than they should"

@@ -107,7 +107,13 @@ def test_equal_fits_are_equal_bytes(estimator: str, task: str) -> None:
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("learning_rate", 0.5), ("max_iter", 6), ("max_leaf_nodes", 2), ("min_samples_leaf", 150), ("l2_regularization", 50.0)],
+    [
+        ("learning_rate", 0.5),
+        ("max_iter", 6),
+        ("max_leaf_nodes", 2),
+        ("min_samples_leaf", 150),
+        ("l2_regularization", 50.0),
+    ],
 )
 def test_every_setting_of_the_boosting_counts(setting: str, value: float) -> None:
     X, y = make_rows()
@@ -139,7 +145,10 @@ def test_figures_are_those_of_scikit_learn() -> None:
 
     assert figures["log_loss"] == round(log_loss(y, answer), 6)
     assert 0.5 < figures["roc_auc"] <= 1
-    assert errors == {"mae": round(mean_absolute_error(y, answer), 6), "rmse": round(mean_squared_error(y, answer) ** 0.5, 6)}
+    assert errors == {
+        "mae": round(mean_absolute_error(y, answer), 6),
+        "rmse": round(mean_squared_error(y, answer) ** 0.5, 6),
+    }
 
 
 @pytest.mark.parametrize("task", ["classification", "regression"])
@@ -220,7 +229,13 @@ def test_neither_threads_nor_hash_seed_nor_place_change_the_model(built: Path, t
         "    def output(self, stage, name): return out / name\n"
         "train.run(load_params(root / 'params.yaml'), Elsewhere(root))\n"
     )
-    environment = {**os.environ, "PYTHONHASHSEED": "4711", "OMP_NUM_THREADS": "1", "TZ": "Asia/Kathmandu", "LC_ALL": "C"}
+    environment = {
+        **os.environ,
+        "PYTHONHASHSEED": "4711",
+        "OMP_NUM_THREADS": "1",
+        "TZ": "Asia/Kathmandu",
+        "LC_ALL": "C",
+    }
 
     subprocess.run([sys.executable, "-c", code, str(built), str(tmp_path)], check=True, env=environment, cwd=tmp_path)
 
@@ -289,9 +304,18 @@ def test_a_bundle_of_a_regression_says_so(regression: Path) -> None:
     assert "quantiles" in reference["target"]
 
 
-def test_a_target_of_one_class_is_a_clear_error(copy_of_built: Path) -> None:
+@pytest.mark.parametrize(("target", "found"), [(0, "0"), (1, "1"), ([0, 1, 2], "0, 1, 2"), ([-3.5, 20.0], "-3.5, 20")])
+def test_a_target_that_is_no_pair_of_classes_is_a_clear_error(
+    copy_of_built: Path, target: float | list[float], found: str
+) -> None:
     path = copy_of_built / "artifacts" / "features" / "train.parquet"
-    write_table(path, read_table(path).assign(late=0))
+    table = read_table(path)
+    write_table(path, table.assign(late=np.resize(target, len(table))))
 
-    with pytest.raises(UserError, match="late"):
+    with pytest.raises(UserError) as raised:
         run_stage("train", Workspace(copy_of_built))
+
+    assert str(raised.value) == (
+        "params.yaml: data.target.positive_above = 15.0: a classification needs training rows with late = 0 and with "
+        f"late = 1; found: {found}"
+    )
