@@ -6,6 +6,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
+TESTED := $(VENV)/.tested
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE :=
 
@@ -18,13 +19,14 @@ run: $(READY) | data/  ## rebuild what is out of date: pipeline, walks, parity, 
 	@dvc repro
 	@python -m mlops_pkg summary
 
-test: run  ## lint, types, import rules, all quick tests, and every notebook against its stored outputs
-	@$(MAKE) --no-print-directory lint
-	@pytest -m "not slow" --cov
-	@pytest -q --nbval nbs -p no:cacheprovider
+test: run $(TESTED)  ## lint, types, import rules, all quick tests, and every notebook against its stored outputs
+	@echo "tests: green for what is here now; remove $(TESTED) to run them again"
 
-test-slow: run  ## what needs whole environments: the wheel in a clean one, cold builds, kills
-	@pytest -m slow
+test-slow: run  ## what needs minutes or whole environments: kills, cold builds, the wheel, nbdev 3
+	@python -m pytest -m slow
+
+campaign: run  ## the long form of the kill tests; its figures go to benchmarks/
+	@python -m benchmarks.kills
 
 setup: $(READY)  ## make .venv and install the locked, hash-checked dependencies
 
@@ -40,13 +42,13 @@ export: $(READY)  ## write mlops_pkg/ anew from the notebooks, and clean the not
 
 lint: $(READY)  ## ruff on notebooks, package and tests; mypy --strict; the import rules
 	@ruff check --quiet
-	@ruff format --quiet --check nbs tests setup.py
+	@ruff format --quiet --check nbs tests benchmarks setup.py
 	@mypy mlops_pkg
 	@lint-imports
 
 format: $(READY)  ## format and fix the notebooks and tests, then export
-	@ruff format --quiet nbs tests setup.py
-	@ruff check --quiet --fix nbs tests setup.py
+	@ruff format --quiet nbs tests benchmarks setup.py
+	@ruff check --quiet --fix nbs tests benchmarks setup.py
 	@$(MAKE) --no-print-directory export
 
 prove: run  ## run every proof, whether or not anything changed
@@ -70,6 +72,13 @@ clean:  ## remove what can be made again: .venv, artifacts, walks, reports
 
 data/: $(READY)
 	@python -m mlops_pkg data
+
+.SECONDEXPANSION:
+$(TESTED): $$(wildcard $$(shell git ls-files --cached --others --exclude-standard))
+	@$(MAKE) --no-print-directory lint
+	@python -m pytest -m "not slow" --cov
+	@python -m pytest -q --nbval --nbval-current-env -p tests.nbval_cleaned nbs
+	@touch $@
 
 $(READY): requirements-bootstrap.txt requirements.txt settings.ini setup.py
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, found " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
