@@ -143,6 +143,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'mlops_pkg/pipeline/evaluate.py'),
                                              'mlops_pkg.pipeline.evaluate.evaluate': ( 'pipeline/evaluate.html#evaluate',
                                                                                        'mlops_pkg/pipeline/evaluate.py'),
+                                             'mlops_pkg.pipeline.evaluate.headline': ( 'pipeline/evaluate.html#headline',
+                                                                                       'mlops_pkg/pipeline/evaluate.py'),
                                              'mlops_pkg.pipeline.evaluate.importance': ( 'pipeline/evaluate.html#importance',
                                                                                          'mlops_pkg/pipeline/evaluate.py'),
                                              'mlops_pkg.pipeline.evaluate.predictions': ( 'pipeline/evaluate.html#predictions',

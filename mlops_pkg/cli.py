@@ -216,7 +216,7 @@ def rows_summary(
 
 
 def metrics_summary(
-    metrics: dict[str, Any],  # artifacts/evaluate/metrics.json
+    metrics: dict[str, Any],  # artifacts/evaluate/comparison.json
 ) -> str:
     """The metrics of the test rows: the model's with intervals, beside the baselines'."""
     models = {name: values for name, values in metrics.get("test", {}).items() if isinstance(values, dict)}
@@ -256,7 +256,7 @@ def summary() -> None:
     """
     root = _root()
     click.echo(rows_summary(_read(root / "artifacts" / "ingest" / "rows.json")) + "\n")
-    click.echo(metrics_summary(_read(root / "artifacts" / "evaluate" / "metrics.json")) + "\n")
+    click.echo(metrics_summary(_read(root / "artifacts" / "evaluate" / "comparison.json")) + "\n")
     click.echo(parity_summary(_read(root / "reports" / "parity.json")) + "\n")
     page = root / "reports" / "index.html"
     found = "reports/index.html" if page.is_file() else "reports/index.html, after `mlops_pkg report`"

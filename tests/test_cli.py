@@ -206,7 +206,7 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "tables": {"flights": {"read": 336776, "rejected": 2, "kept": 336774}},
             "splits": {"train": 188971, "test": 55628},
         },
-        "artifacts/evaluate/metrics.json": {
+        "artifacts/evaluate/comparison.json": {
             "test": {"model": {"roc_auc": metric}, "prior": {"roc_auc": {"value": 0.5}}}
         },
         "reports/parity.json": {"ok": True, "outputs": [{"equal": True}, {"equal": True}]},

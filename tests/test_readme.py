@@ -14,7 +14,7 @@ from mlops_pkg.core.stage import STAGES
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
-METRICS = json.loads((ROOT / "artifacts" / "evaluate" / "metrics.json").read_text())
+METRICS = json.loads((ROOT / "artifacts" / "evaluate" / "comparison.json").read_text())
 
 
 def test_every_stage_has_a_row_in_order() -> None:

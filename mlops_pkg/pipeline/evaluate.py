@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Answers', 'Metric', 'CURVES', 'answer', 'ranking_metrics', 'weighted_metrics', 'with_intervals', 'choose_threshold',
-           'evaluate', 'curves', 'calibration', 'confusion', 'slices', 'importance', 'tables', 'predictions', 'write',
-           'run']
+           'evaluate', 'headline', 'curves', 'calibration', 'confusion', 'slices', 'importance', 'tables',
+           'predictions', 'write', 'run']
 
 # %% ../../nbs/pipeline/23_evaluate.ipynb #imports
 from collections.abc import Callable, Iterator
@@ -82,7 +82,11 @@ def weighted_metrics(
             squares, mean = np.average(squared, weights=weights), np.average(y, weights=weights)
             spread = np.average((y - mean) ** 2, weights=weights)
             absolute_error = float(np.average(absolute, weights=weights))
-            return {"mae": absolute_error, "rmse": float(squares**0.5), "r2": float(1 - squares / spread)}
+            return {
+                "mae": absolute_error,
+                "rmse": float(squares**0.5),
+                "r2": float(1 - squares / spread) if spread else float("nan"),
+            }
 
         return regression
 
@@ -158,6 +162,13 @@ def evaluate(
             for name, given in answers[split].items()
         }
     return metrics
+
+# %% ../../nbs/pipeline/23_evaluate.ipynb #headline
+def headline(
+    metrics: dict[str, Any],  # what `evaluate` gave
+) -> dict[str, dict[str, float | None]]:
+    """The model's figures on the test and live rows."""
+    return {split: {name: f["value"] for name, f in metrics[split]["model"].items()} for split in ("test", "live")}
 
 # %% ../../nbs/pipeline/23_evaluate.ipynb #thinned
 def _thinned(frame: pd.DataFrame, points: int = 200) -> pd.DataFrame:
@@ -304,7 +315,8 @@ def write(
     predictions: pd.DataFrame,
 ) -> None:
     """Write the stage's outputs."""
-    write_json(workspace.output("evaluate", "metrics.json"), metrics)
+    write_json(workspace.output("evaluate", "comparison.json"), metrics)
+    write_json(workspace.output("evaluate", "metrics.json"), headline(metrics))
     for name, table in tables.items():
         write_csv(workspace.output("evaluate", f"{name}.csv"), table)
     write_table(workspace.output("evaluate", "predictions.parquet"), predictions)

@@ -83,7 +83,7 @@ INPUTS = {
     "ingest": ("train.parquet", "validation.parquet", "test.parquet", "live.parquet", "rows.json"),
     "features": ("features.skops",),
     "train": ("model.skops", "baseline.skops"),
-    "evaluate": ("metrics.json", "predictions.parquet"),
+    "evaluate": ("comparison.json", "predictions.parquet"),
 }
 FOLDERS = ("core", "bundle", "portable", "pipeline")
 LOCK = "requirements-pipeline.txt"
@@ -135,7 +135,7 @@ def run(params: Params, workspace: Workspace) -> None:
     """Everything upstream to one folder that can be deployed."""
     train = read_table(workspace.input("ingest", "train.parquet"))
     predictions = read_table(workspace.input("evaluate", "predictions.parquet"))
-    threshold = read_json(workspace.input("evaluate", "metrics.json"))["threshold"]
+    threshold = read_json(workspace.input("evaluate", "comparison.json"))["threshold"]
     signature = make_signature(train, threshold, params)
     reference = make_reference(train, predictions, params)
     lineage = make_lineage(workspace, params, workspace.root / "mlops_pkg")

@@ -142,7 +142,7 @@ def metric_text(entry: Any) -> str:
 def metrics_section(metrics: dict[str, Any] | None) -> str:
     """The metrics of the model beside those of its baselines, for each split."""
     if not metrics:
-        return section("How good is it", missing("artifacts/evaluate/metrics.json", "dvc repro evaluate"))
+        return section("How good is it", missing("artifacts/evaluate/comparison.json", "dvc repro evaluate"))
     parts = []
     for split in ("validation", "test", "live"):
         models = {name: values for name, values in metrics.get(split, {}).items() if isinstance(values, dict)}
@@ -441,7 +441,7 @@ def report(
     body = [
         "<h1>mlops_pkg: from notebook to production</h1>",
         answer(parity, sync),
-        metrics_section(read_json_if_there(evaluate / "metrics.json")),
+        metrics_section(read_json_if_there(evaluate / "comparison.json")),
         plots_section(evaluate, _split_key(workspace)),
         verdicts_section(parity, sync),
         rows_section(read_json_if_there(workspace.root / "artifacts" / "ingest" / "rows.json")),

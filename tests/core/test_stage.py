@@ -15,6 +15,7 @@ OUTPUTS = {
     "features": {"train.parquet", "validation.parquet", "test.parquet", "live.parquet", "features.skops", "steps.json"},
     "train": {"model.skops", "baseline.skops", "validation.json", "iterations.csv"},
     "evaluate": {
+        "comparison.json",
         "metrics.json",
         "predictions.parquet",
         "roc.csv",

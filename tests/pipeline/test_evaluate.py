@@ -211,9 +211,9 @@ def test_the_threshold_is_chosen_on_validation_alone(built: Path, other_test_row
         rows["late"].to_numpy(), predict(model, rows[list(params.data.columns)], params.task)
     )
 
-    metrics = read_json(built / "artifacts" / "evaluate" / "metrics.json")
+    metrics = read_json(built / "artifacts" / "evaluate" / "comparison.json")
     assert metrics["threshold"] == expected
-    other = read_json(other_test_rows / "artifacts" / "evaluate" / "metrics.json")
+    other = read_json(other_test_rows / "artifacts" / "evaluate" / "comparison.json")
     assert other["threshold"] == expected
     assert other["test"] != metrics["test"]
 
@@ -225,8 +225,8 @@ def test_figures_on_test_do_not_depend_on_live_rows(built: Path, other_test_rows
 
     run_stage("evaluate", Workspace(root))
 
-    before = read_json(built / "artifacts" / "evaluate" / "metrics.json")
-    after = read_json(root / "artifacts" / "evaluate" / "metrics.json")
+    before = read_json(built / "artifacts" / "evaluate" / "comparison.json")
+    after = read_json(root / "artifacts" / "evaluate" / "comparison.json")
     assert after["test"] == before["test"]
     assert after["live"] != before["live"]
 
@@ -406,7 +406,7 @@ def test_the_answers_are_those_of_the_saved_models(built: Path) -> None:
 
 def test_the_figures_are_those_of_the_predictions(built: Path) -> None:
     found = read_table(built / "artifacts" / "evaluate" / "predictions.parquet")
-    metrics = read_json(built / "artifacts" / "evaluate" / "metrics.json")
+    metrics = read_json(built / "artifacts" / "evaluate" / "comparison.json")
 
     for split, rows in found.groupby("split"):
         for name in ("model", "linear", "prior"):

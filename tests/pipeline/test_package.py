@@ -46,7 +46,7 @@ def changed_by(root: Path) -> set[str]:
 def test_the_signature_comes_back_from_its_file(built: Path) -> None:
     params = load_params(built / "params.yaml")
     train = read_table(built / "artifacts" / "ingest" / "train.parquet")
-    threshold = read_json(built / "artifacts" / "evaluate" / "metrics.json")["threshold"]
+    threshold = read_json(built / "artifacts" / "evaluate" / "comparison.json")["threshold"]
 
     read = Signature.from_dict(read_json(bundle_of(built) / "signature.json"))
 

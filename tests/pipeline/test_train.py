@@ -265,7 +265,7 @@ def regression(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_regression_runs_through_all_stages(regression: Path) -> None:
-    metrics = read_json(regression / "artifacts" / "evaluate" / "metrics.json")
+    metrics = read_json(regression / "artifacts" / "evaluate" / "comparison.json")
 
     assert metrics["task"] == "regression"
     assert metrics["threshold"] is None

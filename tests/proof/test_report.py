@@ -51,7 +51,9 @@ def project(tmp_path: Path) -> Workspace:
         "linear": {"roc_auc": {"value": 0.68}},
         "prior": {"roc_auc": {"value": 0.5}},
     }
-    write_json(evaluate / "metrics.json", {"task": "classification", "threshold": 0.2, "test": models, "live": models})
+    write_json(
+        evaluate / "comparison.json", {"task": "classification", "threshold": 0.2, "test": models, "live": models}
+    )
     tables = {
         "roc": "model,false_positive_rate,true_positive_rate\nmodel,0.0,0.0\nmodel,1.0,1.0\n",
         "pr": "model,recall,precision\nmodel,0.0,1.0\nmodel,1.0,0.2\n",
@@ -180,7 +182,7 @@ def test_regression_has_its_metrics_and_no_curves(project: Workspace) -> None:
     for name in ("roc", "pr", "calibration"):
         (evaluate / f"{name}.csv").unlink()
     test = {"model": {"mae": {"value": 12.5, "low": 12.0, "high": 13.0}, "r2": {"value": -0.1}}}
-    write_json(evaluate / "metrics.json", {"task": "regression", "threshold": None, "test": test})
+    write_json(evaluate / "comparison.json", {"task": "regression", "threshold": None, "test": test})
     (evaluate / "slices.csv").write_text("split,slice,value,rows,mae\ntest,month,9,50,12.0\n")
 
     text = report(project).read_text()
@@ -192,7 +194,7 @@ def test_regression_has_its_metrics_and_no_curves(project: Workspace) -> None:
 
 
 def test_torn_files_count_as_missing(project: Workspace) -> None:
-    (project.root / "artifacts" / "evaluate" / "metrics.json").write_text("{")
+    (project.root / "artifacts" / "evaluate" / "comparison.json").write_text("{")
     (project.reports / "parity.json").write_text("")
 
     text = report(project).read_text()

@@ -39,7 +39,7 @@ def test_research_equals_production_on_the_sample(everything: Project) -> None:
     verdicts = json.loads((everything.root / "reports" / "parity.json").read_text())
 
     assert verdicts["ok"], [output for output in verdicts["outputs"] if not output["equal"]]
-    assert len(verdicts["outputs"]) == 28
+    assert len(verdicts["outputs"]) == 29
 
 
 def test_nothing_changed_runs_nothing(everything: Project) -> None:
@@ -127,7 +127,7 @@ def test_a_regression_needs_another_params_yaml_and_nothing_else(tmp_path: Path)
 
     project.repro()
 
-    metrics = json.loads((project.root / "artifacts" / "evaluate" / "metrics.json").read_text())
+    metrics = json.loads((project.root / "artifacts" / "evaluate" / "comparison.json").read_text())
     assert metrics["task"] == "regression"
     assert metrics["test"]["model"]["rmse"]["value"] < metrics["test"]["prior"]["rmse"]["high"]
     assert json.loads((project.root / "reports" / "parity.json").read_text())["ok"]
