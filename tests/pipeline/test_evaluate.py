@@ -370,7 +370,8 @@ def test_slices_that_are_all_too_small_leave_a_table_that_can_be_read(tmp_path: 
 
     found = evaluate.slices(judged, answers, 0.5, params)
 
-    evaluate.write(Workspace(tmp_path), {}, {"slices": found}, judged["test"][["late"]])
+    no_figures = {"test": {"model": {}}, "live": {"model": {}}}
+    evaluate.write(Workspace(tmp_path), no_figures, {"slices": found}, judged["test"][["late"]])
     read = pd.read_csv(tmp_path / "artifacts" / "evaluate" / "slices.csv")
     assert read.empty
     assert {"split", "slice", "value", "rows"} <= set(read.columns)
