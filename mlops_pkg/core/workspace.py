@@ -80,10 +80,15 @@ def write_table(path: Path, frame: "pd.DataFrame") -> None:
 
 
 def read_table(path: Path) -> "pd.DataFrame":
-    """The frame that `write_table` wrote."""
+    """The frame that `write_table` wrote; `UserError` for a damaged file."""
     import pandas as pd
+    import pyarrow
 
-    return pd.read_parquet(path)
+    try:
+        return pd.read_parquet(path)
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        mend = f"make it anew with `dvc repro --force {path.parent.name}`"
+        raise UserError(f"{path.parent.name}/{path.name}: damaged ({str(error).splitlines()[0]}); {mend}") from None
 
 # %% ../../nbs/core/01_workspace.ipynb #write-json
 def write_json(
@@ -154,6 +159,30 @@ class Workspace:
         """Where this workspace writes a file of a stage."""
         return self.root / self.out / stage / name
 
+# %% ../../nbs/core/01_workspace.ipynb #alone
+@contextmanager
+def _alone(
+    folder: Path,  # made where it is missing
+    stage: str,  # for the message
+) -> Iterator[None]:
+    """Hold the folder, emptied, for this process alone; `UserError` where another process holds it."""
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for path in folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        yield
+        shutil.rmtree(folder)
+    except BlockingIOError:
+        raise UserError(
+            f"{stage}: another run of this stage is writing to {folder.parent.name}/; wait for it"
+        ) from None
+    finally:
+        os.close(descriptor)
+
 # %% ../../nbs/core/01_workspace.ipynb #replacing
 @contextmanager
 def replacing(
@@ -162,12 +191,17 @@ def replacing(
 ) -> Iterator[Workspace]:
     """A workspace that writes elsewhere; when the block ends well, its folder takes the place of the stage's."""
     scratch = replace(workspace, out=f"{workspace.out}/.{stage}.tmp")
-    folder = workspace.root / workspace.out / stage
-    shutil.rmtree(scratch.root / scratch.out, ignore_errors=True)
-    try:
-        yield scratch
+    place, folder = scratch.root / scratch.out, workspace.root / workspace.out / stage
+    with _alone(place, stage):
+        try:
+            yield scratch
+        except BaseException:
+            shutil.rmtree(place)
+            raise
+        written = place / stage
+        if not written.is_dir():
+            shutil.rmtree(place)
+            raise UserError(f"{stage}: nothing was written")
         if folder.exists():
-            folder.replace(scratch.root / scratch.out / "former")
-        (scratch.root / scratch.out / stage).replace(folder)
-    finally:
-        shutil.rmtree(scratch.root / scratch.out, ignore_errors=True)
+            folder.replace(place / "former")
+        written.replace(folder)

@@ -120,6 +120,9 @@ def transform(
                 X = step.transform(X)
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 raise UserError(f"params.yaml: features.steps: {name}: {_reason(error)}") from None
+    keys = ["line", data.split.by, data.target.name]
+    if taken := [name for name in keys if name in X.columns]:
+        raise UserError(f"params.yaml: features.steps: a step made a column '{taken[0]}', which is taken; rename it")
     for name, dtype in X.dtypes.items():
         if not (pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_bool_dtype(dtype)):
             raise UserError(

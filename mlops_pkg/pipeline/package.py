@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+import mlops_pkg
 from ..bundle.manifest import MANIFEST, manifest_bytes, verify
 from ..bundle.signature import Field, Signature
 from ..core.data import folder_digest, listing
@@ -99,7 +100,7 @@ def _params_digests(params: Params) -> dict[str, str]:
 def make_lineage(
     workspace: Workspace,
     params: Params,
-    package: Path,  # the folder of the installed package
+    package: Path,  # the folder of the package whose code runs
 ) -> dict[str, Any]:
     """Digests of the data, the parameters, the modules, the environment and the upstream outputs."""
     modules = sorted(path for folder in FOLDERS for path in (package / folder).glob("*.py"))
@@ -138,6 +139,6 @@ def run(params: Params, workspace: Workspace) -> None:
     threshold = read_json(workspace.input("evaluate", "comparison.json"))["threshold"]
     signature = make_signature(train, threshold, params)
     reference = make_reference(train, predictions, params)
-    lineage = make_lineage(workspace, params, workspace.root / "mlops_pkg")
+    lineage = make_lineage(workspace, params, Path(mlops_pkg.__file__).parent)
     identity = write(workspace, signature, reference, lineage, params)
     print(f"  {params.package.name}: {len(signature.fields)} fields, identity {identity[:12]}")

@@ -4,9 +4,12 @@
 
 # %% auto #0
 __all__ = ['ESTIMATORS', 'features_and_target', 'check_target', 'make_boosting', 'make_linear', 'fit', 'predict', 'score',
-           'judge', 'iterations', 'write', 'run']
+           'judge', 'iterations', 'read_model', 'write', 'run']
 
 # %% ../../nbs/pipeline/22_train.ipynb #imports
+import zipfile
+import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -141,6 +144,17 @@ def iterations(
     losses = [round(float(loss(y, stages[number - 1])), 6) for number in kept]
     return pd.DataFrame({"iteration": kept, "loss": losses})
 
+# %% ../../nbs/pipeline/22_train.ipynb #read-model
+def read_model(
+    path: Path,  # a .skops file below artifacts/
+) -> Any:
+    """The model in a file; `UserError` for a damaged one."""
+    try:
+        return load_model(path)
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError) as error:
+        mend = f"make it anew with `dvc repro --force {path.parent.name}`"
+        raise UserError(f"{path.parent.name}/{path.name}: damaged ({error}); {mend}") from None
+
 # %% ../../nbs/pipeline/22_train.ipynb #write
 def write(
     workspace: Workspace,
@@ -167,5 +181,5 @@ def run(params: Params, workspace: Workspace) -> None:
     for name, figures in judged.items():
         print(f"  {name} on validation: " + ", ".join(f"{key} {value:.4f}" for key, value in figures.items()))
     curve = iterations(estimator, X_validation, y_validation, params.task)
-    features = load_model(workspace.input("features", "features.skops")).steps
+    features = read_model(workspace.input("features", "features.skops")).steps
     write(workspace, Pipeline(features + estimator.steps), Pipeline(features + baseline.steps), judged, curve)

@@ -66,6 +66,28 @@ def test_a_row_with_two_faults_is_one_rejected_row_with_two_reasons(tmp_path: Pa
     assert counts["rejected"] == 1
 
 
+def test_a_bad_row_does_not_take_the_good_row_with_its_key(tmp_path: Path) -> None:
+    kept, rejects, _ = check_table("toy", table(tmp_path, "a,-1,NA", "a,5,NA", "a,6,NA"), schema(), 0.7)
+
+    assert kept["miles"].tolist() == [5.0]
+    assert rejects["line"].tolist() == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("id,id,miles,at\na,b,1,NA\n", "column 'id' stands 2 times in the header"),
+        ('id,miles,at\n"a\nb",1,NA\nc,2,NA\n', "3 lines hold 2 rows; remove the line breaks inside values"),
+        ("id,miles,at\na,1,NA\n\nb,2,NA\n", "line 3 is blank; remove it"),
+    ],
+)
+def test_a_file_whose_rows_cannot_be_found_again_by_line_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "toy.csv").write_text(content)
+
+    with pytest.raises(UserError, match=message):
+        read_raw(tmp_path / "toy.csv", COLUMNS)
+
+
 def test_more_rejects_than_allowed_stop_with_the_first_of_them(tmp_path: Path) -> None:
     with pytest.raises(UserError) as raised:
         check_table("toy", table(tmp_path, *ROWS, "e,far,NA"), schema(), 0.19)

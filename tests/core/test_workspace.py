@@ -278,10 +278,33 @@ def test_a_block_that_writes_nothing_does_not_destroy_what_was_there(tmp_path: P
     workspace = Workspace(tmp_path)
     write_bytes(workspace.output("train", "old"), b"old")
 
-    with pytest.raises(FileNotFoundError), replacing(workspace, "train"):
+    with pytest.raises(UserError, match="train: nothing was written"), replacing(workspace, "train"):
         pass
 
     assert workspace.output("train", "old").read_bytes() == b"old"
+
+
+def test_two_runs_of_one_stage_do_not_write_into_each_other(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+
+    with replacing(workspace, "train") as scratch:
+        write_bytes(scratch.output("train", "model"), b"first")
+        with pytest.raises(UserError, match="train: another run of this stage is writing to artifacts/; wait for it"):  # noqa: SIM117
+            with replacing(workspace, "train"):
+                pass
+        with replacing(workspace, "evaluate") as other:
+            write_bytes(other.output("evaluate", "metrics"), b"another stage")
+
+    assert workspace.output("train", "model").read_bytes() == b"first"
+    assert workspace.output("evaluate", "metrics").read_bytes() == b"another stage"
+
+
+def test_a_damaged_table_is_named_with_its_mend(tmp_path: Path) -> None:
+    path = tmp_path / "features" / "train.parquet"
+    write_bytes(path, b"PAR1 cut short")
+
+    with pytest.raises(UserError, match=r"features/train\.parquet: damaged .* `dvc repro --force features`"):
+        read_table(path)
 
 
 def test_what_a_killed_stage_left_does_not_get_into_the_next_run(tmp_path: Path) -> None:

@@ -274,19 +274,40 @@ def test_a_thinned_curve_keeps_the_area_under_it() -> None:
 def test_calibration_bins_hold_every_row_once(rows: int) -> None:
     y, answers = make_answers(rows)
 
-    found = evaluate.calibration(y, answers, bins=10)
+    found = evaluate.calibration(y, answers, make_settings(calibration_bins=10), seed=0)
 
     for name, part in found.groupby("model"):
         assert part["rows"].sum() == rows
-        assert part["rows"].max() - part["rows"].min() <= 1, f"{name}: bins of unequal size"
+        if name == "model":
+            assert part["rows"].max() - part["rows"].min() <= 1, f"{name}: bins of unequal size"
         assert part["predicted"].is_monotonic_increasing
         assert (part["observed"] * part["rows"]).sum() == pytest.approx(y.sum(), abs=1e-3)
+
+
+def test_equal_answers_share_a_bin() -> None:
+    y, answer = np.arange(100) % 2, np.repeat([0.2, 0.4, 0.9], [50, 30, 20])
+
+    found = evaluate.calibration(y, {"model": answer}, make_settings(calibration_bins=10), seed=0)
+
+    assert found["predicted"].tolist() == [0.2, 0.4, 0.9]
+    assert found["rows"].tolist() == [50, 30, 20]
+    assert found["observed"].tolist() == [0.5, 0.5, 0.5]
+
+
+def test_the_interval_of_a_bin_is_that_of_a_share() -> None:
+    y, answer = np.arange(400) % 2, np.full(400, 0.5)
+
+    found = evaluate.calibration(y, {"model": answer}, make_settings(bootstrap=2000, confidence=0.95), seed=0)
+
+    half_width = 1.96 * (0.5 * 0.5 / 400) ** 0.5  # of the normal approximation
+    assert found.loc[0, "low"] == pytest.approx(0.5 - half_width, abs=0.006)
+    assert found.loc[0, "high"] == pytest.approx(0.5 + half_width, abs=0.006)
 
 
 def test_a_calibrated_model_lies_on_the_diagonal() -> None:
     y, answers = make_answers(20_000)
 
-    found = evaluate.calibration(y, answers, bins=10)
+    found = evaluate.calibration(y, answers, make_settings(calibration_bins=10), seed=0)
 
     model = found[found["model"] == "model"]
     assert (model["predicted"] - model["observed"]).abs().max() < 0.04
@@ -295,9 +316,15 @@ def test_a_calibrated_model_lies_on_the_diagonal() -> None:
 def test_the_confusion_counts_every_row_once() -> None:
     y, answer = np.array([0, 0, 0, 1, 1, 1]), np.array([0.1, 0.2, 0.7, 0.5, 0.9, 0.1])
 
-    found = evaluate.confusion(y, answer, 0.5)
+    found = evaluate.confusion(y, answer, 0.5, make_settings(), seed=0)
 
-    assert found.to_dict("list") == {"actual": [0, 0, 1, 1], "predicted": [0, 1, 0, 1], "rows": [2, 1, 1, 2]}
+    assert found[["actual", "predicted", "rows"]].to_dict("list") == {
+        "actual": [0, 0, 1, 1],
+        "predicted": [0, 1, 0, 1],
+        "rows": [2, 1, 1, 2],
+    }
+    assert (found["low"] <= found["rows"]).all()
+    assert (found["rows"] <= found["high"]).all()
 
 
 class Size:

@@ -623,3 +623,10 @@ def test_a_second_run_writes_the_same_bytes(project: Path, built: Path) -> None:
 
     assert {name: digest(workspace.output("ingest", name)) for name in first} == first
     assert first == {path.name: digest(path) for path in (built / "artifacts" / "ingest").iterdir()}
+
+
+def test_what_the_target_is_made_from_is_no_column_even_with_an_empty_leak_list(project: Path) -> None:
+    columns = {"arr_delay": {"kind": "number"}}
+    message = message_of(project, {"data": {"known_later": [], "columns": columns}})
+
+    assert message == "params.yaml: data.columns.arr_delay: the target is made from it; remove it"

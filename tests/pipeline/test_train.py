@@ -319,3 +319,13 @@ def test_a_target_that_is_no_pair_of_classes_is_a_clear_error(
         "params.yaml: data.target.positive_above = 15.0: a classification needs training rows with late = 0 and with "
         f"late = 1; found: {found}"
     )
+
+
+@pytest.mark.parametrize("cut", [0, 100, -10])
+def test_a_damaged_model_is_named_with_its_mend(built: Path, tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "train" / "model.skops"
+    path.parent.mkdir()
+    path.write_bytes((built / "artifacts" / "train" / "model.skops").read_bytes()[:cut])
+
+    with pytest.raises(UserError, match=r"train/model\.skops: damaged .* `dvc repro --force train`"):
+        train.read_model(path)

@@ -4,13 +4,14 @@ import json
 import os
 import random
 import signal
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from mlops_pkg.core.stage import STAGES
-from tests.slow.conftest import Project, make_project
+from tests.slow.conftest import IDENTITY, Project, make_project
 
 pytestmark = pytest.mark.slow
 
@@ -44,6 +45,31 @@ def test_research_equals_production_on_the_sample(everything: Project) -> None:
 
 def test_nothing_changed_runs_nothing(everything: Project) -> None:
     assert everything.repro() == set()
+
+
+def test_dvc_shows_metrics_and_plots(everything: Project, tmp_path: Path) -> None:
+    shown = json.loads(everything.run("dvc", "metrics", "show", "--json").stdout)
+    plots = everything.run("dvc", "plots", "show", "--out", str(tmp_path)).stdout
+
+    assert shown[""]["data"]["artifacts/evaluate/metrics.json"]["data"]["test"]["roc_auc"] > 0.5
+    assert plots.strip().endswith("index.html")
+    page = (tmp_path / "index.html").read_text()
+    assert [name for name in ("roc", "pr", "calibration", "confusion", "importance") if f"{name}.csv" not in page] == []
+
+
+def test_dvc_shows_how_an_edit_changed_the_metrics(everything: Project) -> None:
+    params = everything.root / "params.yaml"
+    everything.run("git", "add", ".")
+    everything.run("git", *IDENTITY, "commit", "--quiet", "--allow-empty", "--message", "Built")
+
+    params.write_text(params.read_text().replace("max_iter: 20", "max_iter: 5"))
+    everything.repro("evaluate")
+    changed = json.loads(everything.run("dvc", "metrics", "diff", "--json").stdout)
+    everything.run("git", "checkout", "params.yaml")
+    everything.repro()
+
+    roc_auc = changed["artifacts/evaluate/metrics.json"]["test.roc_auc"]
+    assert roc_auc["old"] != roc_auc["new"]
 
 
 def test_editing_prose_runs_that_walk_and_no_production_stage(everything: Project) -> None:
@@ -94,6 +120,23 @@ def test_a_mistake_in_params_stops_dvc_with_one_line(reproduced: Project) -> Non
     assert "Traceback" not in done.stderr
     reproduced.repro("package")
     assert reproduced.digests() == before
+
+
+def test_a_killed_walk_leaves_the_former_one_whole(everything: Project) -> None:
+    folder, executed = everything.root / "research" / "package", everything.root / "research" / "package.ipynb"
+    before = {path.name: path.read_bytes() for path in [*folder.iterdir(), executed]}
+    scratch = folder.with_name(".package.tmp")
+
+    running = everything.start(sys.executable, "-m", "mlops_pkg", "research", "package")
+    deadline = time.monotonic() + 60
+    while not (scratch / "package").exists() and running.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+
+    assert {path.name: path.read_bytes() for path in [*folder.iterdir(), executed]} == before
+    everything.run(sys.executable, "-m", "mlops_pkg", "research", "package")
+    assert {path.name: path.read_bytes() for path in [*folder.iterdir(), executed]} == before
 
 
 @pytest.mark.parametrize("stage", STAGES)
