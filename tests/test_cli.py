@@ -62,7 +62,8 @@ def test_every_command_has_help_with_an_example(name: str) -> None:
 
     assert result.exit_code == 0
     assert "Example" in result.output
-    assert f"  mlops_pkg {name}" in result.output
+    assert f"\n    mlops_pkg {name}" in result.output, "the example does not stand on a line of its own"
+    assert "\\b" not in result.output
 
 
 @pytest.mark.parametrize(
@@ -72,6 +73,10 @@ def test_every_command_has_help_with_an_example(name: str) -> None:
         ("research --job 2", "--jobs"),
         ("research -j 0", "0 is not in the range"),
         ("stage", "Missing argument"),
+        ("stage trian", "no stage is named 'trian'; did you mean 'train'?"),
+        ("research train trian", "no stage is named 'trian'; did you mean 'train'?"),
+        ("research train --set foo", "--set foo: expected key=value"),
+        ("research train --set train.max_iter=[1", "the value is not valid YAML"),
     ],
 )
 def test_wrong_usage_ends_with_2_and_a_hint(line: str, hint: str) -> None:
@@ -84,12 +89,9 @@ def test_wrong_usage_ends_with_2_and_a_hint(line: str, hint: str) -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("stage trian", "did you mean 'train'?"),
-        ("research trian", "did you mean 'train'?"),
         ("research train --set train.max_itr=50", "did you mean 'max_iter'?"),
         ("research train --set train.max_iter='50'", "integer"),
         ("research train --set train.learning_rate=7.0", "less than or equal to 1"),
-        ("research train --set max_iter", "expected key=value"),
     ],
 )
 def test_mistake_of_the_user_is_one_line_and_ends_with_1(
@@ -141,8 +143,9 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     ("sync", "parity", "code"), [(True, True, 0), (False, True, 1), (True, False, 1), (False, False, 1)]
 )
 def test_prove_runs_all_proofs_and_is_green_only_if_all_are(
-    sync: bool, parity: bool, code: int, monkeypatch: pytest.MonkeyPatch
+    sync: bool, parity: bool, code: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("mlops_pkg.proof.sync.sync", lambda: sync)
     monkeypatch.setattr("mlops_pkg.proof.parity.parity", lambda: parity)
 
@@ -152,10 +155,44 @@ def test_prove_runs_all_proofs_and_is_green_only_if_all_are(
     assert f"parity  {'green' if parity else 'red'}" in result.output
 
 
-def test_red_proof_ends_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlops_pkg.proof.sync.sync", lambda: False)
+@pytest.mark.parametrize("name", ["sync", "parity"])
+def test_red_proof_ends_with_1_even_where_no_page_can_be_written(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(f"mlops_pkg.proof.{name}.{name}", lambda: False)
 
-    assert run("sync").exit_code == 1
+    result = run(name)
+
+    assert result.exit_code == 1
+    assert "reports/index.html: not written: params.yaml: not found" in result.stderr
+
+
+def test_red_proof_is_red_on_the_page_and_green_after_the_mend(measured: Path) -> None:
+    pytest.importorskip("matplotlib")
+    (measured / "dvc.yaml").write_text("stages: {train: {cmd: x, outs: [artifacts/train/model.txt]}}")
+    page = measured / "reports" / "index.html"
+    page.write_text("Research equals production")
+    for side, text in (("artifacts", "good"), ("research", "bad")):
+        (measured / side / "train").mkdir(parents=True)
+        (measured / side / "train" / "model.txt").write_text(text)
+
+    red = run("parity")
+
+    assert red.exit_code == 1
+    assert "Research differs from production: 0 of 1 outputs" in page.read_text()
+
+    (measured / "research" / "train" / "model.txt").write_text("good")
+    assert run("parity").exit_code == 0
+    assert "Research equals production: 1 of 1 outputs" in page.read_text()
+
+
+@pytest.mark.usefixtures("measured")
+def test_green_proof_leaves_the_page_to_dvc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlops_pkg.proof.sync.sync", lambda: True)
+
+    assert run("sync").exit_code == 0
+    assert not Path("../reports/index.html").exists()
 
 
 def test_research_hands_over_what_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -171,15 +171,16 @@ def _alone(
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        for path in folder.iterdir():
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left = list(folder.iterdir())  # fails where the holder has just ended and removed the folder
+        except (BlockingIOError, FileNotFoundError):
+            busy = f"{stage}: another run of this stage is writing to {folder.parent.name}/; wait for it"
+            raise UserError(busy) from None
+        for path in left:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         yield
         shutil.rmtree(folder)
-    except BlockingIOError:
-        raise UserError(
-            f"{stage}: another run of this stage is writing to {folder.parent.name}/; wait for it"
-        ) from None
     finally:
         os.close(descriptor)
 

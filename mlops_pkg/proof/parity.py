@@ -17,10 +17,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.params import UserError, read_yaml
+from ..core.params import UserError
 from ..core.stage import STAGES
 from ..core.workspace import Workspace, digest, write_json
-from .terminal import paint, table, verdict
+from .project import paths_of, read_stages
+from .terminal import paint, parity_words, table, verdict
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -226,17 +227,14 @@ def declared_outputs(
     root: Path,  # the project's folder
 ) -> dict[str, list[str]]:
     """The names of each stage's outputs: outs, metrics and plots of dvc.yaml, below artifacts/<stage>/."""
-    path = root / "dvc.yaml"
-    pipeline = read_yaml(path)
-    stages = pipeline.get("stages", {})
+    stages = read_stages(root)
     declared: dict[str, list[str]] = {}
     for stage in STAGES:
-        entries = [entry for kind in ("outs", "metrics", "plots") for entry in stages.get(stage, {}).get(kind) or ()]
-        files = [str(next(iter(entry)) if isinstance(entry, dict) else entry) for entry in entries]
+        files = paths_of(stages.get(stage, {}), "outs", "metrics", "plots")
         prefix = f"artifacts/{stage}/"
         declared[stage] = list(dict.fromkeys(file.removeprefix(prefix) for file in files if file.startswith(prefix)))
     if not any(declared.values()):
-        raise UserError(f"{path.name}: no stage declares an output below artifacts/")
+        raise UserError("dvc.yaml: no stage declares an output below artifacts/")
     return declared
 
 # %% ../../nbs/proof/33_parity.ipynb #verdicts
@@ -253,9 +251,7 @@ class Verdicts:
 
     def answer(self) -> str:
         """The proof in one sentence."""
-        equal = sum(output.equal for output in self.outputs)
-        verb = "equals" if self.ok else "differs from"
-        return f"research {verb} production: {equal} of {len(self.outputs)} outputs are equal"
+        return f"{parity_words(self.as_json())} are equal"
 
     def as_json(self) -> dict[str, Any]:
         """What reports/parity.json holds."""

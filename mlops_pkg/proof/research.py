@@ -21,7 +21,7 @@ from typing import Any
 from ..core.params import UserError, load_params, merge, nearest
 from ..core.stage import STAGES, steady
 from ..core.workspace import Workspace, replacing, write_bytes
-from .sync import parameters_findings, read_notebook, stage_notebook
+from .project import parameters_findings, read_notebook, source, stage_notebook
 from .terminal import paint
 
 # %% ../../nbs/proof/32_research.ipynb #parse-overrides
@@ -149,7 +149,7 @@ def walk(
     steady()
     with replacing(workspace, stage) as scratch:
         place = scratch.root / scratch.out
-        place.mkdir(parents=True)
+        place.mkdir(parents=True, exist_ok=True)
         content = _walk_there(stage, scratch, overrides or {}, failed, report)
         if not (place / stage).is_dir():
             raise UserError(f"{stage}: the walk wrote nothing to its folder; the notebook must write below `out`")
@@ -195,8 +195,8 @@ def _reason(
     """Which cell failed, by its id, and the last line of its error."""
     if not hasattr(error, "ename"):
         return "because its kernel died"
-    cells = {cell.get("id"): "".join(cell["source"]) for cell in read_notebook(notebook)["cells"]}
-    name = next((name for name, source in cells.items() if source == error.source), "?")  # type: ignore[attr-defined]
+    cells = {cell.get("id"): source(cell) for cell in read_notebook(notebook)["cells"]}
+    name = next((name for name, text in cells.items() if text == error.source), "?")  # type: ignore[attr-defined]
     lines = f"{error.ename}: {error.evalue}".strip().splitlines()  # type: ignore[attr-defined]
     return f"in cell {name}: {lines[-1]}"
 

@@ -42,6 +42,7 @@ def stage_cells(stage: str) -> list[tuple[str, str]]:
 def pipeline() -> str:
     """The toy's dvc.yaml."""
     modules = ["mlops_pkg/core/rates.py", "mlops_pkg/core/stage.py"]
+    walked = ["mlops_pkg/core/rates.py", "mlops_pkg/proof/research.py"]
     stages = {
         stage: {
             "cmd": f"python -m mlops_pkg.core.stage {stage}",
@@ -50,8 +51,14 @@ def pipeline() -> str:
         }
         for stage in STAGES
     }
-    walk = {"foreach": list(STAGES), "do": {"cmd": "python -m mlops_pkg research ${item}"}}
-    return json.dumps({"stages": {**stages, "notebook": walk}}, indent=1)
+    walks = {
+        f"notebook-{stage}": {
+            "cmd": f"python -m mlops_pkg research {stage}",
+            "deps": [*walked, f"nbs/pipeline/{number}_{stage}.ipynb"],
+        }
+        for number, stage in enumerate(STAGES, start=20)
+    }
+    return json.dumps({"stages": {**stages, **walks}}, indent=1)
 
 
 @pytest.fixture(scope="session")
@@ -64,9 +71,19 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copyfile(PROJECT / "params.yaml", root / "params.yaml")
     for folder in ("core", "pipeline"):
         (root / "nbs" / folder).mkdir(parents=True)
-    for number, name, source in ((0, "rates", "RATE = 0.1"), (1, "stage", f"STAGES = {STAGES}")):
-        cells = [("markdown", f"# {name}"), ("code", f"#| default_exp core.{name}"), ("code", f"#| export\n{source}")]
-        (root / "nbs" / "core" / f"0{number}_{name}.ipynb").write_text(notebook(*cells))
+    (root / "nbs" / "proof").mkdir()
+    modules = (
+        ("core", "00", "rates", "RATE = 0.1"),
+        ("core", "01", "stage", f"STAGES = {STAGES}"),
+        ("proof", "32", "research", "WALKS = True"),
+    )
+    for folder, number, name, source in modules:
+        cells = [
+            ("markdown", f"# {name}"),
+            ("code", f"#| default_exp {folder}.{name}"),
+            ("code", f"#| export\n{source}"),
+        ]
+        (root / "nbs" / folder / f"{number}_{name}.ipynb").write_text(notebook(*cells))
     for number, stage in enumerate(STAGES, start=20):
         (root / "nbs" / "pipeline" / f"{number}_{stage}.ipynb").write_text(notebook(*stage_cells(stage)))
     (root / "dvc.yaml").write_text(pipeline())

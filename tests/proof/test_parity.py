@@ -250,3 +250,11 @@ def test_pipeline_without_outputs_is_an_error_and_not_green(tmp_path: Path) -> N
 
     with pytest.raises(UserError, match="no stage declares an output"):
         compare(Workspace(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["stages: [1]", "stages:", "stages: {train: }", "stages: {train: {outs: 5}}"])
+def test_dvc_yaml_of_another_shape_is_a_mistake_of_the_user(project: Workspace, text: str) -> None:
+    (project.root / "dvc.yaml").write_text(text)
+
+    with pytest.raises(UserError, match=r"^dvc.yaml: stages.*: expected a "):
+        compare(project)

@@ -193,6 +193,31 @@ def test_regression_has_its_metrics_and_no_curves(project: Workspace) -> None:
     assert "ROC curve" not in text
 
 
+@pytest.mark.parametrize("text", ["data: 5\n", "data: {split: month}\n", "data:\n", "seed: 1\n", "", "data: ["])
+def test_params_of_another_shape_are_no_traceback(project: Workspace, text: str) -> None:
+    project.params.write_text(text)
+
+    assert "Research equals production" in report(project).read_text()
+
+
+def test_page_alone_keeps_the_notebooks_that_are_there(project: Workspace) -> None:
+    report(project)
+    walk = project.reports / "notebooks" / "train.html"
+    walk.write_text("as it was")
+
+    text = report(project, convert=False).read_text()
+
+    assert 'href="notebooks/train.html"' in text
+    assert walk.read_text() == "as it was"
+
+
+def test_walk_that_is_gone_is_not_linked(project: Workspace) -> None:
+    report(project)
+    (project.root / "research" / "train.ipynb").unlink()
+
+    assert 'href="notebooks/train.html"' not in report(project).read_text()
+
+
 def test_torn_files_count_as_missing(project: Workspace) -> None:
     (project.root / "artifacts" / "evaluate" / "comparison.json").write_text("{")
     (project.reports / "parity.json").write_text("")

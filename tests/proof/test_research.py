@@ -9,9 +9,9 @@ pytest.importorskip("papermill")
 pytest.importorskip("nbdev")
 
 from mlops_pkg.core.params import UserError
-from mlops_pkg.core.workspace import Workspace
+from mlops_pkg.core.workspace import Workspace, replacing
+from mlops_pkg.proof.project import stage_notebook
 from mlops_pkg.proof.research import Progress, merge_streams, normalise, parse_overrides, research, walk
-from mlops_pkg.proof.sync import stage_notebook
 
 
 def files(root: Path) -> dict[str, bytes]:
@@ -115,6 +115,34 @@ def test_kernel_that_dies_is_a_message_and_keeps_earlier_outputs(toy: Path) -> N
         walk("train", place)
 
     assert {name: content for name, content in files(toy).items() if "failed" not in name} == before
+
+
+def test_notebook_with_a_broken_cell_is_named_and_not_walked(toy: Path) -> None:
+    stage_notebook(toy, "train").write_text('{"cells": [{"cell_type": "code", "id": "load"}]}')
+
+    with pytest.raises(UserError, match=r"^22_train.ipynb: not a notebook: cell 1 \(load\) has no source$"):
+        research(["train"], workspace=Workspace(toy, "research"))
+
+    assert not (toy / "research").exists()
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_two_walks_of_one_stage_at_once_are_one_line(toy: Path, jobs: int) -> None:
+    place = Workspace(toy, "research")
+    research(["train"], workspace=place)
+    before = files(toy)
+
+    with replacing(place, "train") as other:
+        (other.root / other.out / "train").mkdir(parents=True)
+        with pytest.raises(UserError) as caught:
+            research(["ingest", "train"][2 - jobs :], jobs, workspace=place)
+        between = files(toy)
+        (other.root / other.out / "train" / "rates.json").write_bytes(before["research/train/rates.json"])
+
+    assert str(caught.value).startswith("train: another run of this stage is writing")
+    assert "\n" not in str(caught.value)
+    assert before.items() <= between.items(), "the walk that was refused changed something"
+    assert (toy / "research" / "train" / "rates.json").read_bytes() == before["research/train/rates.json"]
 
 
 def test_walk_that_writes_nothing_is_an_error(toy: Path) -> None:

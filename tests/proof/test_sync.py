@@ -1,6 +1,8 @@
 """The proof sync: green on a sound project, red for each fault it exists for."""
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,12 +11,27 @@ pytest.importorskip("nbdev")
 
 from mlops_pkg.core.params import UserError
 from mlops_pkg.core.workspace import Workspace
-from mlops_pkg.proof.sync import check_sync, import_closure, output_findings, stage_notebook, sync
+from mlops_pkg.proof.project import stage_notebook
+from mlops_pkg.proof.sync import (
+    Check,
+    check_dependencies,
+    check_order,
+    check_parameters,
+    check_stages,
+    check_sync,
+    output_findings,
+    sync,
+)
 
 
 def findings(root: Path) -> list[str]:
     """All findings, each after the name of its check."""
     return [f"{check.name}: {finding}" for check in check_sync(root) for finding in check.findings]
+
+
+def of(check: Check) -> list[str]:
+    """The findings of one check, each after its name; quicker than all of them, which export the project."""
+    return [f"{check.name}: {finding}" for finding in check.findings]
 
 
 def replace(path: Path, old: str, new: str) -> None:
@@ -114,9 +131,18 @@ def test_torn_notebook_is_named(toy: Path) -> None:
 def test_code_that_does_not_parse_is_a_finding_and_no_traceback(toy: Path) -> None:
     replace(toy / "nbs" / "core" / "00_rates.ipynb", "RATE = 0.1", "RATE = = 0.1")
 
-    found = findings(toy)
+    package, *found = findings(toy)
 
-    assert only(found, "package: nbs: nbdev cannot export", "SyntaxError"), found
+    assert only([package], "package: nbs: nbdev cannot export", "SyntaxError"), package
+    assert only(found, "order: nbs/core/00_rates.ipynb: cell step-2: not valid Python", "(line 2)"), found
+
+
+def test_module_that_does_not_parse_is_a_finding_with_its_line(toy: Path) -> None:
+    replace(toy / "mlops_pkg" / "pipeline" / "train.py", "import json", "<<<<<<< ours\nimport json")
+
+    found = of(check_dependencies(toy))
+
+    assert only(found, "mlops_pkg/pipeline/train.py: not valid Python", "(line "), found
 
 
 @pytest.mark.parametrize(
@@ -145,8 +171,9 @@ def test_stored_output_that_is_small_and_placeless_is_fine(output: dict[str, obj
         ("README.md", "| `train`", "| train", "README.md: the table of stages has no row"),
         ("dvc.yaml", "mlops_pkg.core.stage train", "mlops_pkg.core.stage package", "dvc.yaml: stage train calls"),
         ("dvc.yaml", '"train": {', '"trian": {', "dvc.yaml: there is no stage train"),
-        ("dvc.yaml", "research ${item}", "parity", "dvc.yaml: the walk of train calls"),
-        ("dvc.yaml", '"foreach": [\n    "ingest"', '"foreach": [\n    "ingst"', "there is no stage notebook-ingest"),
+        ("dvc.yaml", "research train", "parity", "dvc.yaml: stage notebook-train calls"),
+        ("dvc.yaml", '"notebook-ingest"', '"notebook-ingst"', "there is no stage notebook-ingest"),
+        ("dvc.yaml", '"notebook-ingest"', '"notebook@ingest"', "there is no stage notebook-ingest"),
         ("params.yaml", "\ntrain:", "\ntrian:", "params.yaml: there is no section train"),
         ("params.yaml", "\n  max_iter: ", "\n  max_iter: many  # ", "params: params.yaml: train.max_iter"),
     ],
@@ -167,19 +194,145 @@ def test_stage_without_its_notebook_is_red(toy: Path) -> None:
     assert any("expected one notebook named NN_train.ipynb" in finding for finding in found), found
 
 
-def test_imported_module_that_dvc_does_not_know_is_red(toy: Path) -> None:
-    replace(toy / "dvc.yaml", '"mlops_pkg/core/rates.py",', "")
+@pytest.mark.parametrize(
+    ("stage", "dep", "why"),
+    [
+        ("train", "mlops_pkg/core/rates.py", "imported"),
+        ("train", "mlops_pkg/core/stage.py", "imported"),
+        ("notebook-train", "mlops_pkg/core/rates.py", "imported"),
+        ("notebook-train", "mlops_pkg/proof/research.py", "imported"),
+        ("notebook-train", "nbs/pipeline/22_train.ipynb", "read"),
+    ],
+)
+def test_undeclared_dependency_is_red(toy: Path, stage: str, dep: str, why: str) -> None:
+    pipeline = json.loads((toy / "dvc.yaml").read_text())
+    pipeline["stages"][stage]["deps"].remove(dep)
+    (toy / "dvc.yaml").write_text(json.dumps(pipeline))
+
+    found = of(check_dependencies(toy))
+
+    assert only(found, f"dependencies: dvc.yaml: {stage}: add the dep {dep}: it is {why}"), found
+
+
+@pytest.mark.parametrize(
+    ("name", "module"), [("parity", "mlops_pkg/proof/parity.py"), ("report", "mlops_pkg/proof/report.py")]
+)
+def test_proofs_declare_their_modules(toy: Path, name: str, module: str) -> None:
+    pipeline = json.loads((toy / "dvc.yaml").read_text())
+    pipeline["stages"][name] = {"cmd": f"python -m mlops_pkg {name}", "deps": [module, "mlops_pkg/core/rates.py"]}
+    (toy / "dvc.yaml").write_text(json.dumps(pipeline))
+    (toy / module).write_text("from ..core import rates, stage\n")
+
+    found = of(check_dependencies(toy))
+
+    assert only(found, f"dvc.yaml: {name}: add the dep mlops_pkg/core/stage.py"), found
+
+
+def test_output_that_a_walk_reads_undeclared_is_red(toy: Path) -> None:
+    replace(stage_notebook(toy, "train"), "print('rate', RATE)", "workspace.input('ingest', 'train.parquet')")
+
+    found = of(check_dependencies(toy))
+
+    assert only(found, "notebook-train: add the dep artifacts/ingest/train.parquet: it is read"), found
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("stages: [1]", "stages: expected a mapping from names to stages, found list"),
+        ("stages:", "stages: expected a mapping from names to stages, found nothing"),
+        ("stages: {train: }", "stages.train: expected a mapping with cmd, deps and outs, found nothing"),
+        ("stages: {train: {cmd: x, deps: data}}", "stages.train.deps: expected a list of paths"),
+        ("stages: {train: {cmd: x, outs: [1]}}", "stages.train.outs: expected a list of paths"),
+    ],
+)
+def test_dvc_yaml_of_another_shape_is_a_finding_and_no_traceback(toy: Path, text: str, word: str) -> None:
+    (toy / "dvc.yaml").write_text(text)
+
+    assert of(check_dependencies(toy)) == [f"dependencies: dvc.yaml: {word}"]
+    assert f"dvc.yaml: {word}" in check_stages(toy).findings
+
+
+@pytest.mark.parametrize(
+    ("cell", "word"),
+    [
+        ({"cell_type": "code", "id": "load"}, "cell 1 (load) has no source"),
+        ({"cell_type": "code", "source": [1]}, "cell 1 (without an id) has no source"),
+        ({"source": ""}, "has no cell_type"),
+        ({"cell_type": "code", "id": "load", "source": "", "metadata": []}, "cell 1 (load) has no metadata"),
+        ({"cell_type": "code", "id": "load", "source": "", "outputs": 1}, "cell 1 (load) has no list of outputs"),
+        (5, "cell 1 (of another kind) has no cell_type"),
+    ],
+)
+def test_cell_of_another_shape_is_a_finding_that_names_it(toy: Path, cell: object, word: str) -> None:
+    stage_notebook(toy, "train").write_text(json.dumps({"cells": [cell]}))
 
     found = findings(toy)
 
-    assert only(found, "dependencies: dvc.yaml: ingest: add the dep mlops_pkg/core/rates.py"), found
+    assert any("nbs/pipeline/22_train.ipynb: not a notebook" in finding and word in finding for finding in found), found
+
+
+@pytest.mark.parametrize("module", ["mlops_pkg.pipeline.evaluate", "mlops_pkg.pipeline.train"])
+def test_import_from_a_later_notebook_is_red(toy: Path, module: str) -> None:
+    package, _, name = module.rpartition(".")
+    replace(stage_notebook(toy, "train"), "print('rate', RATE)", f"from {package} import {name}")
+
+    found = of(check_order(toy))
+
+    assert only(found, "order: nbs/pipeline/22_train.ipynb", f"imports {module}, which comes later"), found
+
+
+def test_import_for_type_checkers_alone_may_come_from_later(toy: Path) -> None:
+    late = "from mlops_pkg.pipeline import evaluate"
+    replace(stage_notebook(toy, "train"), "print('rate', RATE)", f"if TYPE_CHECKING:\\n    {late}")
+
+    assert of(check_order(toy)) == []
+
+
+def test_notebook_without_a_number_is_red_and_the_tour_is_not(toy: Path) -> None:
+    shutil.copyfile(stage_notebook(toy, "train"), toy / "nbs" / "scratch.ipynb")
+    shutil.copyfile(toy / "nbs" / "core" / "00_rates.ipynb", toy / "nbs" / "index.ipynb")
+
+    found = of(check_order(toy))
+
+    assert only(found, "order: nbs/scratch.ipynb: name it NN_name.ipynb"), found
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (lambda cells: cells.pop(0), "the first cell does not begin with `# ` and a title"),
+        (lambda cells: cells[0].update(source=["## train"]), "the first cell does not begin with `# ` and a title"),
+        (lambda cells: cells[-1].update(source=["1\n"] * 41), "cell step-5: 41 lines, more than 40"),
+        (lambda cells: cells.extend({**cells[0], "id": f"x{n}"} for n in range(40)), "46 cells, more than 45"),
+    ],
+)
+def test_notebook_that_is_hard_to_read_is_red(
+    toy: Path, change: Callable[[list[dict[str, object]]], None], word: str
+) -> None:
+    path = stage_notebook(toy, "train")
+    content = json.loads(path.read_text())
+    change(content["cells"])
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
+
+    found = findings(toy)
+
+    assert any(f.startswith("notebooks: nbs/pipeline/22_train.ipynb") and word in f for f in found), found
+
+
+def test_full_parameters_cell_is_told_the_other_way(toy: Path) -> None:
+    replace(stage_notebook(toy, "train"), "overrides = {}", "overrides = {'seed': 2}")
+
+    found = of(check_parameters(toy))
+
+    assert only(found, "empty it again, or walk with `mlops_pkg research STAGE --set key=value`"), found
 
 
 def test_declared_module_that_nothing_imports_is_red(toy: Path) -> None:
     (toy / "mlops_pkg" / "core" / "idle.py").write_text("")
     replace(toy / "dvc.yaml", '"mlops_pkg/core/rates.py"', '"mlops_pkg/core/rates.py", "mlops_pkg/core/idle.py"')
 
-    found = [finding for finding in findings(toy) if finding.startswith("dependencies")]
+    found = of(check_dependencies(toy))
 
     assert only(found, "ingest: drop the dep mlops_pkg/core/idle.py"), found
 
@@ -189,34 +342,6 @@ def test_declared_folder_covers_its_modules(toy: Path) -> None:
     (toy / "dvc.yaml").write_text(text.replace('"mlops_pkg/core/rates.py"', '"mlops_pkg/core"'))
 
     assert not any("add the dep mlops_pkg/core" in finding for finding in findings(toy))
-
-
-def test_walk_may_be_a_stage_of_its_own(toy: Path) -> None:
-    pipeline = json.loads((toy / "dvc.yaml").read_text())
-    walk = pipeline["stages"].pop("notebook")
-    for stage in walk["foreach"]:
-        pipeline["stages"][f"notebook-{stage}"] = {"cmd": f"python -m mlops_pkg research {stage}"}
-    (toy / "dvc.yaml").write_text(json.dumps(pipeline))
-
-    assert findings(toy) == []
-
-
-def test_closure_follows_imports_in_functions_and_not_those_for_type_checkers(tmp_path: Path) -> None:
-    package = tmp_path / "mlops_pkg"
-    for folder in ("core", "pipeline"):
-        (package / folder).mkdir(parents=True)
-    (package / "core" / "stage.py").write_text("import mlops_pkg.core.direct\n")
-    (package / "pipeline" / "train.py").write_text(
-        "def run():\n    from ..core.late import x\n    from ..core import alias\n"
-    )
-    (package / "core" / "late.py").write_text("if TYPE_CHECKING:\n    from .typed import y\nfrom .deep import z\n")
-    for name in ("direct", "alias", "deep", "typed"):
-        (package / "core" / f"{name}.py").write_text("")
-
-    closure = import_closure("train", tmp_path)
-
-    names = {"core/stage", "pipeline/train", "core/direct", "core/late", "core/alias", "core/deep"}
-    assert closure == {f"mlops_pkg/{name}.py" for name in names}
 
 
 def test_project_without_dvc_yaml_is_red_and_no_traceback(toy: Path) -> None:
