@@ -4,8 +4,8 @@
 
 Each round forces the five production stages to run again on the small real sample, kills the whole process group with
 SIGKILL at a random moment, and asks three things: no stage's folder holds half of its outputs, every file in it is one
-that a finished stage wrote, and the next `dvc repro` gives the same digests. DVC writes dvc.lock in place, so a kill in that
-moment tears it; such a round is counted, and goes on with the dvc.lock that git would restore. The figures go to
+that a finished stage wrote, and the next `dvc repro` gives the same digests. DVC writes dvc.lock in place, so a kill in
+that moment tears it; such a round is counted, and goes on with the dvc.lock that git would restore. The figures go to
 benchmarks/kills.json.
 """
 
