@@ -64,7 +64,8 @@ format: $(READY)  ## format and fix the notebooks and tests, then export
 	@ruff check --quiet --fix nbs tests benchmarks setup.py
 	@$(MAKE) --no-print-directory export
 
-prove: run  ## run every proof, whether or not anything changed
+prove: $(DATA)  ## bring everything up to date and run every proof, whether or not anything changed
+	@dvc repro || true
 	@python -m mlops_pkg prove
 
 report: $(DATA)  ## bring the report up to date and open it in a browser
