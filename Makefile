@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 DATA := $(VENV)/.data
 TESTED := $(VENV)/.tested
 # The identity of every file that git would keep, as git computes it, without touching the index.
-TREE = GIT_INDEX_FILE=$(CURDIR)/$(VENV)/.index git add --all 2>/dev/null && GIT_INDEX_FILE=$(CURDIR)/$(VENV)/.index git write-tree
+TREE = export GIT_INDEX_FILE="$(CURDIR)/$(VENV)/.index"; git add --all 2>/dev/null && git write-tree
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE :=
 

@@ -175,3 +175,19 @@ def test_a_regression_needs_another_params_yaml_and_nothing_else(tmp_path: Path)
     assert metrics["test"]["model"]["rmse"]["value"] < metrics["test"]["prior"]["rmse"]["high"]
     assert json.loads((project.root / "reports" / "parity.json").read_text())["ok"]
     assert project.run("git", "status", "--porcelain", "--untracked-files=no").stdout.split() == ["M", "params.yaml"]
+
+
+def test_a_colleague_who_pulls_has_nothing_to_run(reproduced: Project, tmp_path: Path) -> None:
+    reproduced.run("dvc", "remote", "add", "--default", "--force", "storage", str(tmp_path / "storage"))
+    reproduced.run("dvc", "push", "--quiet")
+    reproduced.run("git", "add", "--all")
+    reproduced.run("git", *IDENTITY, "commit", "--quiet", "--message", "Built and pushed")
+
+    reproduced.run("git", "clone", "--quiet", str(reproduced.root), str(tmp_path / "colleague"))
+    colleague = Project(tmp_path / "colleague")
+    colleague.run("dvc", "pull", "--quiet", "--allow-missing")
+
+    assert colleague.repro("package") == set()
+    assert colleague.digests() == reproduced.digests()
+    model = Path("artifacts", "train", "model.skops")
+    assert (colleague.root / model).read_bytes() == (reproduced.root / model).read_bytes()
