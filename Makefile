@@ -10,6 +10,7 @@ DATA := $(VENV)/.data
 TESTED := $(VENV)/.tested
 # The identity of every file that git would keep, as git computes it, without touching the index.
 TREE = export GIT_INDEX_FILE="$(CURDIR)/$(VENV)/.index"; git add --all 2>/dev/null && git write-tree
+LINT = ruff check --quiet && ruff format --quiet --check nbs tests benchmarks setup.py && mypy mlops_pkg && lint-imports
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE :=
 
@@ -28,7 +29,7 @@ test: run  ## lint, types, import rules, all quick tests, and every notebook aga
 	if [ -n "$$tree" ] && [ "$$tree" = "$$(cat $(TESTED) 2>/dev/null)" ]; then \
 		echo "tests: green for exactly what is here; remove $(TESTED) to run them again"; \
 	else \
-		$(MAKE) --no-print-directory lint; \
+		$(LINT); \
 		python -m pytest -m "not slow" --cov; \
 		python -m pytest -q --nbval --nbval-current-env -p tests.nbval_cleaned nbs; \
 		echo "$$tree" > $(TESTED); \
@@ -54,10 +55,7 @@ export: $(READY)  ## write mlops_pkg/ anew from the notebooks, and clean the not
 	@nbdev_clean
 
 lint: $(READY)  ## ruff on notebooks, package and tests; mypy --strict; the import rules
-	@ruff check --quiet
-	@ruff format --quiet --check nbs tests benchmarks setup.py
-	@mypy mlops_pkg
-	@lint-imports
+	@$(LINT)
 
 format: $(READY)  ## format and fix the notebooks and tests, then export
 	@ruff format --quiet nbs tests benchmarks setup.py

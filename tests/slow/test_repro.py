@@ -54,7 +54,11 @@ def test_dvc_shows_metrics_and_plots(everything: Project, tmp_path: Path) -> Non
     assert shown[""]["data"]["artifacts/evaluate/metrics.json"]["data"]["test"]["roc_auc"] > 0.5
     assert plots.strip().endswith("index.html")
     page = (tmp_path / "index.html").read_text()
-    assert [name for name in ("roc", "pr", "calibration", "confusion", "importance") if f"{name}.csv" not in page] == []
+    assert [
+        name
+        for name in ("roc", "pr", "calibration", "confusion", "importance")
+        if f"artifacts_evaluate_{name}_csv" not in page
+    ] == []
 
 
 def test_dvc_shows_how_an_edit_changed_the_metrics(everything: Project) -> None:
