@@ -83,7 +83,7 @@ clean:  ## remove what can be made again: .venv, artifacts, walks, reports
 	rm -rf $(VENV) artifacts research reports build dist *.egg-info .coverage .*_cache .hypothesis
 	git checkout --quiet -- artifacts 2>/dev/null || true
 
-$(DATA): $(READY) data.dvc $(wildcard data data/*)
+$(DATA): $(READY) data.dvc $(wildcard data/. data/*)
 	@python -m mlops_pkg data
 	@touch $@
 
