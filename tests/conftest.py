@@ -1,4 +1,4 @@
-"""Small real projects for the tests, and the cure that lets nbval read cleaned notebooks."""
+"""Small real projects for the tests."""
 
 import shutil
 import zipfile
@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from mlops_pkg.core.stage import steady
+
+steady()  # before numpy is imported, as the stages do
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
