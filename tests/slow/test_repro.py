@@ -116,10 +116,13 @@ def test_a_mistake_in_params_stops_dvc_with_one_line(reproduced: Project) -> Non
     good = params.read_text()
 
     params.write_text(good.replace("max_leaf_nodes:", "max_leaf_node:"))
+    model = reproduced.root / "artifacts" / "train" / "model.skops"
+    former = model.read_bytes()
     done = reproduced.run("dvc", "repro", "package", check=False)
     params.write_text(good)
 
     assert done.returncode != 0
+    assert model.read_bytes() == former, "the stage that stopped has lost its former output"
     assert "params.yaml: train.max_leaf_node: unknown key; did you mean 'max_leaf_nodes'?" in done.stderr
     assert "Traceback" not in done.stderr
     reproduced.repro("package")
