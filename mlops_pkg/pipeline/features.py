@@ -25,12 +25,20 @@ from ..portable.persistence import dump_model
 TRANSFORMERS = {
     "feature_engine.creation": ["MathFeatures", "RelativeFeatures"],
     "feature_engine.datetime": ["DatetimeFeatures", "DatetimeSubtraction"],
+    "feature_engine.discretisation": [
+        "ArbitraryDiscretiser",
+        "EqualFrequencyDiscretiser",
+        "EqualWidthDiscretiser",
+        "GeometricWidthDiscretiser",
+    ],
     "feature_engine.encoding": [
         "CountFrequencyEncoder",
+        "DecisionTreeEncoder",
         "MeanEncoder",
         "OneHotEncoder",
         "OrdinalEncoder",
         "RareLabelEncoder",
+        "WoEEncoder",
     ],
     "feature_engine.imputation": [
         "AddMissingIndicator",
@@ -40,11 +48,14 @@ TRANSFORMERS = {
         "MeanMedianImputer",
     ],
     "feature_engine.outliers": ["ArbitraryOutlierCapper", "Winsorizer"],
+    "feature_engine.scaling": ["MeanNormalizationScaler"],
     "feature_engine.selection": ["DropConstantFeatures", "DropFeatures"],
     "feature_engine.transformation": [
+        "BoxCoxTransformer",
         "LogCpTransformer",
         "LogTransformer",
         "PowerTransformer",
+        "ReciprocalTransformer",
         "YeoJohnsonTransformer",
     ],
     own_transformers.__name__: ["RoundedCyclicalFeatures"],

@@ -78,7 +78,7 @@ def wrapped_scaler(g: Graph, step: Any) -> None:
     for place, name in enumerate(step.variables_):
         g.put(name, g.op("Gather", together, g.constant(place), axis=1))
 
-# %% ../../nbs/portable/18_estimators.ipynb #ensemble
+# %% ../../nbs/portable/18_estimators.ipynb #tree
 @dataclass(frozen=True)
 class Tree:
     """One fitted tree, an array for each property of its nodes; the root is the first."""
@@ -90,7 +90,7 @@ class Tree:
     missing_left: np.ndarray  # whether a missing value goes to the left
     value: np.ndarray
 
-
+# %% ../../nbs/portable/18_estimators.ipynb #ensemble
 @dataclass
 class Ensemble:
     """Trees in the order in which they are added up; nodes and leaves are numbered across all trees."""

@@ -45,7 +45,7 @@ def export(
     pipeline: Pipeline,  # fitted, from the raw record to the estimator
     inputs: Mapping[str, str],  # the columns of a record: name -> category, number or datetime
 ) -> bytes:
-    """The pipeline as an ONNX file; equal ones give equal bytes. `UnsupportedError` for a step that no graph can express."""
+    """The pipeline as an ONNX file; equal ones give equal bytes. `UnsupportedError` names what no graph can express."""
     g = Graph({name: Column(name, INPUTS[kind][0]) for name, kind in inputs.items()})
     for name, step in pipeline.steps:
         if step not in (None, "passthrough"):
@@ -88,7 +88,7 @@ def graph_scores(
     margins, answers = zip(*parts, strict=True)
     return np.concatenate(margins), np.concatenate(answers)
 
-# %% ../../nbs/portable/19_export.ipynb #pipeline-scores
+# %% ../../nbs/portable/19_export.ipynb #ask
 REFUSALS = (TypeError, ValueError, OverflowError)
 
 
@@ -104,7 +104,7 @@ def _ask(pipeline: Pipeline, frame: pd.DataFrame) -> np.ndarray:
     answer = answer[:, 1] if len(estimator.classes_) == 2 else answer
     return np.stack([estimator.decision_function(X) if hasattr(estimator, "decision_function") else answer, answer])
 
-
+# %% ../../nbs/portable/19_export.ipynb #ask-in-parts
 def _ask_in_parts(pipeline: Pipeline, frame: pd.DataFrame) -> Iterator[np.ndarray | int]:
     """The scores of runs of rows that are accepted together; for a row that is refused, 1."""
     try:
@@ -154,7 +154,7 @@ class Agreement:
     def __str__(self) -> str:
         return f"{self.differing:,} of {self.rows:,} rows differ, by {self.largest:.3g} at most"
 
-
+# %% ../../nbs/portable/19_export.ipynb #compare
 def tolerance(pipeline: Pipeline) -> float:
     """How far two margins may lie apart, relative to their size: 0 for trees."""
     return 0.0 if any(kind in type_name(pipeline.steps[-1][1]) for kind in EXACT) else CLOSED_FORM
@@ -265,15 +265,20 @@ def on_thresholds(
         made[3 * place : 3 * place + 3, feature] = around
     return pd.DataFrame(made, columns=X.columns)
 
-# %% ../../nbs/portable/19_export.ipynb #tail
+# %% ../../nbs/portable/19_export.ipynb #threshold-agreement
 def threshold_agreement(
     pipeline: Pipeline,
-    X: pd.DataFrame,  # real rows of the estimator's features
+    frame: pd.DataFrame,  # raw records
     seed: int,
-    limit: int | None = None,
+    limit: int | None = None,  # at most so many thresholds
 ) -> Agreement:
-    """Whether the estimator and its graph agree on rows that lie on its thresholds."""
+    """Whether the estimator and its graph agree on rows that lie on its thresholds; no rows where it has none."""
     estimator = Pipeline(pipeline.steps[-1:])
+    if not thresholds(estimator.steps[-1][1]):
+        return Agreement(0, 0, 0, 0.0, None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        X = pipeline[:-1].transform(frame) if len(pipeline.steps) > 1 else frame
     inputs = dict.fromkeys(X.columns, "number")
     rows = on_thresholds(estimator.steps[-1][1], X, seed, limit)
     return agreement(estimator, open_session(export(estimator, inputs)), rows, inputs)

@@ -49,11 +49,8 @@ class Graph:
     constants: dict[tuple[Any, ...], onnx.TensorProto] = field(default_factory=dict)
     conditions: list[str] = field(default_factory=list)  # rows that break one are refused
 
-    def constant(
-        self,
-        value: Any,  # a float, an int, a str, or an array of one of them
-    ) -> str:
-        """The name of a constant."""
+    def constant(self, value: Any) -> str:
+        """The name of a constant: a float, an int, a str, or an array of one of them."""
         array = np.asarray(value)
         array = array.astype(object) if array.dtype.kind in "UO" else array
         key = (array.dtype.str, array.shape, str(array.tolist()) if array.dtype == object else array.tobytes())

@@ -313,7 +313,7 @@ def math_features(g: Graph, step: Any) -> None:
     if step.drop_original:
         g.drop(step.variables)
 
-# %% ../../nbs/portable/17_steps.ipynb #relative-features
+# %% ../../nbs/portable/17_steps.ipynb #floor-division
 def _floor_division(g: Graph, a: str, b: str) -> tuple[str, str]:
     """Quotient and remainder as Python and numpy define them for floats."""
     remainder = g.op("Mod", a, b, fmod=1)
@@ -327,7 +327,7 @@ def _floor_division(g: Graph, a: str, b: str) -> tuple[str, str]:
     quotient = g.op("Where", over, g.op("Add", below, g.constant(1.0)), below)
     return quotient, g.op("Where", off, g.op("Add", remainder, b), remainder)
 
-
+# %% ../../nbs/portable/17_steps.ipynb #relative-features
 RELATIVE: dict[str, Callable[[Graph, str, str], str]] = {
     "add": lambda g, a, b: g.op("Add", a, b),
     "sub": lambda g, a, b: g.op("Sub", a, b),

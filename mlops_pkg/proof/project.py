@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['notebooks', 'stage_notebook', 'read_notebook', 'source', 'parse_cells', 'parameters_findings', 'read_stages',
-           'paths_of']
+           'paths_of', 'declared_outputs']
 
 # %% ../../nbs/proof/27_project.ipynb #imports
 import ast
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.params import UserError, read_yaml
+from ..core.stage import STAGES
 
 # %% ../../nbs/proof/27_project.ipynb #notebooks
 def notebooks(
@@ -159,3 +160,18 @@ def _list(stage: dict[str, Any], kind: str) -> list[Any]:
 
 def _kind(value: Any) -> str:
     return "nothing" if value is None else type(value).__name__
+
+# %% ../../nbs/proof/27_project.ipynb #declared-outputs
+def declared_outputs(
+    root: Path,  # the project's folder
+) -> dict[str, list[str]]:
+    """The names of each stage's outputs: outs, metrics and plots of dvc.yaml, below artifacts/<stage>/."""
+    stages = read_stages(root)
+    declared: dict[str, list[str]] = {}
+    for stage in STAGES:
+        files = paths_of(stages.get(stage, {}), "outs", "metrics", "plots")
+        prefix = f"artifacts/{stage}/"
+        declared[stage] = list(dict.fromkeys(file.removeprefix(prefix) for file in files if file.startswith(prefix)))
+    if not any(declared.values()):
+        raise UserError("dvc.yaml: no stage declares an output below artifacts/")
+    return declared

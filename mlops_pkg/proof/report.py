@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.params import UserError, read_yaml
 from ..core.stage import STAGES
 from ..core.workspace import Workspace, digest, write_bytes
-from .parity import declared_outputs
+from .project import declared_outputs
 from .terminal import metric_words, parity_words, read_json_if_there
 
 if TYPE_CHECKING:
@@ -84,6 +84,15 @@ def answer(
     return f'<header class="{colour}"><p class="answer">{said}</p><p>{told}</p></header>'
 
 # %% ../../nbs/proof/35_report.ipynb #verdicts-section
+def _runtimes(parity: dict[str, Any]) -> str:
+    """Whether each runtime answers as the fitted pipeline does; nothing where none was asked."""
+    asked = [
+        (escape(one["runtime"]), badge(one["equal"]), escape(one["difference"] or "none"), f"{one['rows']:,}")
+        for one in parity.get("runtimes", [])
+    ]
+    return html_table(("runtime", "verdict", "difference", "rows"), asked, numbers=1) if asked else ""
+
+
 def verdicts_section(parity: dict[str, Any] | None, sync: dict[str, Any] | None) -> str:
     """What each proof found: every check of sync, and the outputs that differ."""
     parts = []
@@ -102,7 +111,9 @@ def verdicts_section(parity: dict[str, Any] | None, sync: dict[str, Any] | None)
         ]
         told = html_table(("stage", "output", "verdict", "difference"), rows)
         opened = "" if parity["ok"] else " open"
-        parts.append(f"<h3>parity</h3><details{opened}><summary>{len(rows)} outputs</summary>{told}</details>")
+        parts.append(
+            f"<h3>parity</h3>{_runtimes(parity)}<details{opened}><summary>{len(rows)} outputs</summary>{told}</details>"
+        )
     else:
         parts.append(missing("The verdict of parity", "mlops_pkg parity"))
     return section("Proofs", *parts)

@@ -73,10 +73,14 @@ def parity_words(
     parity: dict[str, Any],  # what reports/parity.json holds
 ) -> str:
     """The verdict of parity in one sentence."""
-    outputs = parity.get("outputs", [])
+    outputs, runtimes = parity.get("outputs", []), parity.get("runtimes", [])
     equal = sum(bool(output.get("equal")) for output in outputs)
     verb = "equals" if parity.get("ok") else "differs from"
-    return f"research {verb} production: {equal} of {len(outputs)} outputs"
+    words = f"research {verb} production: {equal} of {len(outputs)} outputs"
+    if not runtimes:
+        return f"{words} are equal"
+    agree, rows = sum(bool(one.get("equal")) for one in runtimes), max(one.get("rows", 0) for one in runtimes)
+    return f"{words} and {agree} of {len(runtimes)} runtimes on {rows:,} rows are equal"
 
 
 def metric_words(

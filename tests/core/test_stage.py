@@ -25,7 +25,7 @@ OUTPUTS = {
         "slices.csv",
         "importance.csv",
     },
-    "package": {"signature.json", "reference.json", "lineage.json", "manifest.json"},
+    "package": {"model.onnx", "card.md", "signature.json", "reference.json", "lineage.json", "manifest.json"},
 }
 
 

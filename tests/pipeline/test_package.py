@@ -9,16 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pandas as pd
 import pytest
 import yaml
+from onnx import numpy_helper
+from sklearn.preprocessing import KBinsDiscretizer
 
 from mlops_pkg.bundle.manifest import BundleError, verify
 from mlops_pkg.bundle.signature import Signature
-from mlops_pkg.core.params import load_params, merge, read_yaml
+from mlops_pkg.core.params import UserError, load_params, merge, read_yaml
 from mlops_pkg.core.stage import STAGES, run_stage
 from mlops_pkg.core.workspace import Workspace, digest, read_json, read_table
 from mlops_pkg.pipeline import package
+from mlops_pkg.pipeline.train import read_model
+from mlops_pkg.portable.export import Agreement, agreement
+from mlops_pkg.portable.graph import open_session
 
 
 def bundle_of(root: Path) -> Path:
@@ -195,6 +201,106 @@ def test_the_lineage_is_that_of_the_files(built: Path) -> None:
     assert {f"mlops_pkg/pipeline/{stage}.py" for stage in STAGES} <= set(lineage["modules"])
 
 
+# The graph and the card
+
+
+def test_the_graph_of_the_bundle_answers_as_the_fitted_pipeline(built: Path) -> None:
+    params = load_params(built / "params.yaml")
+    inputs = {name: column.kind for name, column in params.data.columns.items()}
+    model = read_model(built / "artifacts" / "train" / "model.skops")
+    live = read_table(built / "artifacts" / "ingest" / "live.parquet")
+
+    found = agreement(model, open_session((bundle_of(built) / "model.onnx").read_bytes()), live, inputs)
+
+    assert (found.rows, found.refused, found.differing, found.largest) == (len(live), 0, 0, 0.0)
+
+
+@pytest.mark.parametrize("rows", ["test", "live", "damaged", "threshold"])
+def test_a_graph_that_differs_is_not_packed(copy_of_built: Path, monkeypatch: pytest.MonkeyPatch, rows: str) -> None:
+    before = {path.name: digest(path) for path in bundle_of(copy_of_built).iterdir()}
+    asked = package.make_agreements
+
+    def one_row_differs(*arguments: Any) -> dict[str, Agreement]:
+        return {**asked(*arguments), rows: Agreement(100, 0, 1, 0.25, 17)}
+
+    monkeypatch.setattr(package, "make_agreements", one_row_differs)
+
+    with pytest.raises(UserError, match=rf"model\.onnx is not the fitted pipeline: {rows} rows: 1 of 100 .* row 17"):
+        run_stage("package", Workspace(copy_of_built))
+    assert {path.name: digest(path) for path in bundle_of(copy_of_built).iterdir()} == before
+
+
+def test_a_changed_leaf_of_the_graph_is_noticed(built: Path) -> None:
+    params = load_params(built / "params.yaml")
+    model = read_model(built / "artifacts" / "train" / "model.skops")
+    frames = {name: read_table(built / "artifacts" / "ingest" / f"{name}.parquet") for name in ("test", "live")}
+    graph = onnx.load_from_string((bundle_of(built) / "model.onnx").read_bytes())
+    trees = next(node for node in graph.graph.node if node.op_type == "TreeEnsemble")
+    leaves = next(attribute for attribute in trees.attribute if attribute.name == "leaf_weights")
+    values = numpy_helper.to_array(leaves.t).copy()
+    values[0] = np.nextafter(values[0], np.inf)  # the baseline, by its last bit
+    leaves.t.CopyFrom(numpy_helper.from_array(values, "weights"))
+
+    found = package.make_agreements(model, graph.SerializeToString(), frames, params)
+
+    assert found["test"].differing > 0
+    with pytest.raises(UserError, match="test rows"):
+        package.check_agreements(found)
+
+
+def test_a_step_that_no_graph_can_express_is_named(copy_of_built: Path) -> None:
+    params = load_params(copy_of_built / "params.yaml")
+    model = read_model(copy_of_built / "artifacts" / "train" / "model.skops")
+    model.steps.insert(0, ("smooth", KBinsDiscretizer()))
+
+    with pytest.raises(
+        UserError, match=r"step 'smooth' \(sklearn\.KBinsDiscretizer\): not supported; of sklearn: .*Ridge"
+    ):
+        package.make_graph(model, params)
+
+
+def test_a_linear_model_is_packed_too(copy_of_built: Path) -> None:
+    edit_params(copy_of_built, {"train": {"estimator": "linear"}})
+    for stage in ("train", "evaluate", "package"):
+        run_stage(stage, Workspace(copy_of_built))
+
+    card = (bundle_of(copy_of_built) / "card.md").read_text()
+    assert "Estimator: linear." in card
+    assert re.search(r"\| test \| [\d,]+ \| 0 \| 0 \|", card), "rows differ, or were refused"
+
+
+def test_the_card_says_what_the_artifacts_say(built: Path) -> None:
+    params = load_params(built / "params.yaml")
+    card = (bundle_of(built) / "card.md").read_text()
+    comparison = read_json(built / "artifacts" / "evaluate" / "comparison.json")
+    counts = read_json(built / "artifacts" / "ingest" / "rows.json")
+    slices = pd.read_csv(built / "artifacts" / "evaluate" / "slices.csv")
+
+    area = comparison["live"]["model"]["roc_auc"]
+    assert f"| roc_auc | {area['value']:.3f} [{area['low']:.3f}, {area['high']:.3f}] |" in card
+    for split, rows in counts["splits"].items():
+        assert re.search(rf"\| {split} \| [\d, ]+ \| {rows:,} \|", card), f"the rows of {split} are not told"
+    carriers = slices[(slices["split"] == "test") & (slices["slice"] == "carrier")]
+    weakest = carriers.loc[carriers["roc_auc"].idxmin(), "value"]
+    assert f"| carrier | {weakest} |" in card, "the weakest carrier is not told"
+    assert params.package.intended_use in card
+    assert all(limit in card for limit in params.package.limits)
+    assert all(f"| `{name}` |" in card for name in params.data.columns)
+
+
+def test_a_card_without_slices_or_limits_says_so(built: Path) -> None:
+    read = built / "artifacts" / "evaluate"
+    none = pd.DataFrame(columns=["split", "slice", "value", "rows"])
+    params = load_params(built / "params.yaml", {"package": {"limits": []}})
+    signature = Signature.from_dict(read_json(bundle_of(built) / "signature.json"))
+    judged = (read_json(read / "comparison.json"), none, read_json(built / "artifacts" / "ingest" / "rows.json"))
+
+    card = package.make_card(signature, read_json(bundle_of(built) / "reference.json"), {}, judged, params)
+
+    assert "None are known." in card
+    assert "No slice has enough rows" in card
+
+
 # The whole
 
 
@@ -213,13 +319,13 @@ def test_a_second_build_elsewhere_is_the_same_in_every_byte(built: Path, tmp_pat
         }
         for place in (built, root)
     )
-    assert len(first) >= 28, "the stages wrote less than they should"
+    assert len(first) >= 31, "the stages wrote less than they should"
     assert [name for name in first if first[name] != second.get(name)] == []
     assert first == second
 
 
 def test_a_bundle_holds_no_date_of_its_making_and_no_path(built: Path) -> None:
-    text = "".join(path.read_text() for path in bundle_of(built).iterdir())
+    text = "".join(path.read_text(errors="replace") for path in bundle_of(built).iterdir())
 
     assert str(built) not in text
     assert not re.search(r"/home/|/tmp/|/root/|/Users/|[A-Z]:\\\\", text)

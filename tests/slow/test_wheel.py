@@ -1,13 +1,19 @@
 """The wheel in clean environments: the edge install, and the extra `pipeline` with all five stages on real rows."""
 
+import json
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
+from mlops_pkg.core.params import load_params
+from mlops_pkg.core.workspace import read_table
+from mlops_pkg.proof.runtimes import closure
 from tests.conftest import ROOT, TESTS
 
 pytestmark = pytest.mark.slow
@@ -70,6 +76,58 @@ def test_the_exported_package_passes_its_tests_with_the_extra_pipeline_alone(whe
     assert re.search(r"\d+ passed", printed)
     assert " failed" not in printed
     assert run(str(python), "-c", "import mlops_pkg; print(mlops_pkg.__file__)", cwd=tmp_path).startswith(str(tmp_path))
+
+
+ANSWER = """
+import socket, sys
+import numpy as np
+
+def refused(*_):
+    raise SystemExit("the predictor opened a socket")
+
+socket.socket = refused
+from mlops_pkg.bundle.predictor import Predictor
+names, *columns = np.load(sys.argv[2], allow_pickle=False).values()
+answers = Predictor.load(sys.argv[1]).predict(dict(zip(names.tolist(), columns, strict=True)))
+expected = np.load(sys.argv[3])
+loaded = {name.partition(".")[0] for name in sys.modules} & {"click", "pandas", "sklearn", "pyarrow", "pickle", "yaml"}
+print(len(answers.answer), len(answers.rejects), int((answers.answer != expected).sum()), sorted(loaded - {"pickle"}))
+"""
+
+
+def test_numpy_and_onnxruntime_alone_answer_the_test_months_exactly(wheel: Path, tmp_path: Path) -> None:
+    python = environment(tmp_path / "venv", wheel, "requirements-edge.txt")
+    run(sys.executable, "-m", "uv", "pip", "uninstall", "--quiet", "--python", str(python), "click", cwd=tmp_path)
+    rows = read_table(ROOT / "artifacts" / "ingest" / "test.parquet")
+    stored = read_table(ROOT / "artifacts" / "evaluate" / "predictions.parquet")
+    columns = load_params(ROOT / "params.yaml").data.columns
+    kinds = {"category": "U", "number": "f8", "datetime": "M8[us]"}
+    plain = [rows[name].fillna("") if c.kind == "category" else rows[name] for name, c in columns.items()]
+    arrays = [np.asarray(values, kinds[c.kind]) for values, c in zip(plain, columns.values(), strict=True)]
+    np.savez(tmp_path / "rows.npz", np.array(list(columns)), *arrays)
+    np.save(tmp_path / "expected.npy", stored.loc[stored["split"] == "test", "model"].to_numpy())
+    given = [str(ROOT / "artifacts" / "package"), str(tmp_path / "rows.npz"), str(tmp_path / "expected.npy")]
+
+    listing = [sys.executable, "-m", "uv", "pip", "list", "--python", str(python), "--format", "json"]
+    installed = run(*listing, cwd=tmp_path)
+    answered = run(str(python), "-c", ANSWER, *given, cwd=tmp_path)
+
+    assert {one["name"].lower() for one in json.loads(installed)} == closure(["numpy", "onnxruntime"]) | {"mlops-pkg"}
+    assert answered.strip() == f"{len(rows)} 0 0 []", "rows, rejects, differing answers, what else was loaded"
+
+
+def test_the_bare_wheel_scores_a_file(wheel: Path, tmp_path: Path) -> None:
+    python = environment(tmp_path / "venv", wheel, "requirements-edge.txt")
+    rows = read_table(ROOT / "artifacts" / "ingest" / "live.parquet").head(500)
+    rows.to_csv(tmp_path / "in.csv", index=False)
+    bundle = ["--bundle", str(ROOT / "artifacts" / "package")]
+
+    run(str(python), "-m", "mlops_pkg", "predict", *bundle, "in.csv", "out.csv", cwd=tmp_path)
+
+    stored = read_table(ROOT / "artifacts" / "evaluate" / "predictions.parquet")
+    expected = stored.loc[stored["split"] == "live", "model"].head(500)
+    scored = pd.read_csv(tmp_path / "out.csv", float_precision="round_trip")
+    assert np.array_equal(scored["probability"], expected), "another answer than evaluate measured"
 
 
 def test_the_bare_wheel_reads_a_bundle_and_knows_its_commands(wheel: Path, tmp_path: Path) -> None:

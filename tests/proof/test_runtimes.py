@@ -1,0 +1,150 @@
+"""The runtimes: all answer as the fitted pipeline does, and one wrong bit is red with its row."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from mlops_pkg.bundle.manifest import MANIFEST, MODEL, manifest_bytes
+from mlops_pkg.core.workspace import Workspace, read_table, write_table
+from mlops_pkg.proof.runtimes import EDGE, closure, lay_out, runtimes
+
+NAMES = ["what evaluate measured", "graph, in batches", "graph, row by row", "predictor, numpy and onnxruntime alone"]
+
+
+@pytest.fixture
+def root(built: Path, tmp_path: Path) -> Path:
+    """A copy of the built project with a tenth of its test and live rows."""
+    root = Path(shutil.copytree(built, tmp_path / "project"))
+    stored = read_table(root / "artifacts" / "evaluate" / "predictions.parquet")
+    kept = []
+    for split in ("test", "live"):
+        path = root / "artifacts" / "ingest" / f"{split}.parquet"
+        rows = read_table(path).head(60)
+        kept.append(stored[(stored["split"] == split) & stored["line"].isin(rows["line"])])
+        write_table(path, rows)
+    import pandas as pd
+
+    write_table(root / "artifacts" / "evaluate" / "predictions.parquet", pd.concat(kept, ignore_index=True))
+    return root
+
+
+def ask(root: Path) -> dict[str, str | None]:
+    """The difference that each runtime shows; None for one that is equal."""
+    found = {one.runtime: one for one in runtimes(Workspace(root))}
+    assert all(one.equal == (one.difference is None) for one in found.values())
+    return {name: one.difference for name, one in found.items()}
+
+
+def pack_again(bundle: Path, change: Callable[[np.ndarray], None], part: str = "leaf_weights") -> None:
+    """Change the leaves, or the thresholds, of a bundle's graph, and forge its manifest."""
+    graph = onnx.load_from_string((bundle / MODEL).read_bytes())
+    trees = next(node for node in graph.graph.node if node.op_type == "TreeEnsemble")
+    attribute = next(attribute for attribute in trees.attribute if attribute.name == part)
+    values = numpy_helper.to_array(attribute.t).copy()
+    change(values)
+    attribute.t.CopyFrom(numpy_helper.from_array(values, part))
+    (bundle / MODEL).write_bytes(graph.SerializeToString())
+    (bundle / MANIFEST).write_bytes(manifest_bytes(bundle))
+
+
+def test_every_runtime_answers_as_the_fitted_pipeline(root: Path) -> None:
+    found = list(runtimes(Workspace(root)))
+
+    assert [one.runtime for one in found] == NAMES
+    assert [one.difference for one in found] == [None] * 4
+    assert {one.rows for one in found} == {120}
+
+
+def test_one_bit_of_the_baseline_is_red_with_the_row_and_both_margins(root: Path) -> None:
+    def one_bit(leaves: np.ndarray) -> None:
+        leaves[0] = np.nextafter(leaves[0], np.inf)
+
+    pack_again(root / "artifacts" / "package", one_bit)
+
+    found = ask(root)
+
+    for name in ("graph, in batches", "graph, row by row"):
+        assert found[name] is not None, f"{name}: a wrong bit went unseen"
+        assert "margin -" in found[name]
+        assert "from the fitted pipeline" in found[name]
+    assert found["what evaluate measured"] is None
+
+
+def test_another_model_in_the_bundle_is_red_in_the_predictor_too(root: Path) -> None:
+    def half(leaves: np.ndarray) -> None:
+        leaves *= 0.5
+
+    pack_again(root / "artifacts" / "package", half)
+
+    assert ask(root)["predictor, numpy and onnxruntime alone"].startswith("120 rows; test, line ")
+
+
+def test_an_answer_that_evaluate_did_not_measure_is_red(root: Path) -> None:
+    path = root / "artifacts" / "evaluate" / "predictions.parquet"
+    stored = read_table(path)
+    stored.loc[61, "model"] += 1e-9
+    write_table(path, stored)
+
+    found = ask(root)
+
+    assert found.pop("what evaluate measured").startswith(f"1 rows; live, line {stored['line'][61]}: answer 0.")
+    assert set(found.values()) == {None}
+
+
+def test_predictions_of_other_rows_are_red(root: Path) -> None:
+    path = root / "artifacts" / "evaluate" / "predictions.parquet"
+    write_table(path, read_table(path).iloc[::-1].reset_index(drop=True))
+
+    assert "holds other rows" in ask(root)["what evaluate measured"]
+
+
+def test_a_tampered_bundle_is_red_with_the_name_of_the_file(root: Path) -> None:
+    with (root / "artifacts" / "package" / MODEL).open("ab") as file:
+        file.write(b"x")
+
+    assert "model.onnx: changed since it was packed" in ask(root)["fitted pipeline"]
+
+
+def test_a_row_that_the_predictor_rejects_is_red(root: Path) -> None:
+    path = root / "artifacts" / "ingest" / "live.parquet"
+    rows = read_table(path)
+    rows.loc[3, "distance"] = -5.0
+    write_table(path, rows)
+
+    assert "record 63 is rejected: distance: " in ask(root)["predictor, numpy and onnxruntime alone"]
+
+
+def test_missing_outputs_are_red_and_say_how_to_make_them(root: Path) -> None:
+    (root / "artifacts" / "train" / "model.skops").unlink()
+
+    assert "make it with `dvc repro train`" in ask(root)["fitted pipeline"]
+
+
+def test_the_clean_environment_holds_nothing_but_what_the_predictor_needs(tmp_path: Path) -> None:
+    import mlops_pkg
+
+    edge = tmp_path / "edge"
+    edge.mkdir()
+    lay_out(edge, Path(mlops_pkg.__file__).parent)
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import mlops_pkg.bundle.predictor, onnxruntime\n"
+        "for name in ('pandas', 'sklearn', 'pyarrow', 'click', 'onnx', 'mlops_pkg.core', 'mlops_pkg.pipeline'):\n"
+        "    try: __import__(name)\n"
+        "    except ModuleNotFoundError: continue\n"
+        "    print(name)\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code, str(edge)], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout == "", "can be imported, and should not be there"
+    assert set(EDGE) <= closure(EDGE)
+    assert "pandas" not in closure(EDGE)
