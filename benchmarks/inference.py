@@ -1,0 +1,192 @@
+"""What answering costs: the fitted pipeline against its graph and the predictor, on the project's own bundle.
+
+    python -m benchmarks.inference
+
+Run it after `make run`, on a quiet machine. The ways are timed in turns within one run: ratios count, single times do not. The
+figures go to benchmarks/inference.json, the chart to benchmarks/inference.svg.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # per core
+
+import pandas as pd
+
+from mlops_pkg.bundle.predictor import Predictor
+from mlops_pkg.core.params import load_params
+from mlops_pkg.core.workspace import Workspace, read_table
+from mlops_pkg.pipeline.train import read_model
+from mlops_pkg.portable.export import feeds, graph_scores
+from mlops_pkg.portable.graph import open_session
+
+HERE = Path(__file__).parent
+ROWS = 100_000
+SMALL, TIMES = 10_000, 30  # rows of the small file for `predict`, and how many times larger the large one is
+WAYS = {"pipeline": "fitted pipeline", "graph": "graph", "predictor": "predictor"}
+
+LOADED = """
+import time; started = time.perf_counter()
+import json, resource, sys
+from pathlib import Path
+from mlops_pkg.bundle.predictor import Predictor
+predictor = Predictor.load(Path(sys.argv[1]))
+predictor.predict([json.loads(sys.argv[2])])
+seconds = time.perf_counter() - started
+print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+"""
+FITTED = """
+import time; started = time.perf_counter()
+import json, resource, sys, warnings
+from pathlib import Path
+import pandas as pd
+from mlops_pkg.portable.persistence import load_model
+warnings.simplefilter("ignore")
+model = load_model(Path(sys.argv[1]))
+record = json.loads(sys.argv[2])
+frame = pd.DataFrame([record])
+for name in json.loads(sys.argv[3]):
+    frame[name] = pd.to_datetime(frame[name]).astype("datetime64[us]")
+model.predict(frame)
+seconds = time.perf_counter() - started
+print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+"""
+
+
+def seconds(ask: Callable[[], Any], times: int) -> float:
+    """Wall time of one call, averaged over several in a row."""
+    started = time.perf_counter()
+    for _ in range(times):
+        ask()
+    return (time.perf_counter() - started) / times
+
+
+def in_turns(ways: dict[str, Callable[[], Any]], times: dict[str, int], rounds: int) -> dict[str, float]:
+    """The median seconds of each way over several rounds in turns."""
+    for ask in ways.values():
+        ask()
+    measured = [{name: seconds(ask, times[name]) for name, ask in ways.items()} for _ in range(rounds)]
+    return {name: median(one[name] for one in measured) for name in ways}
+
+
+def child(code: str, *arguments: str, rounds: int = 7) -> dict[str, float]:
+    """Median seconds from the first line to the first answer, and peak memory in MB, of a fresh process."""
+    command = [sys.executable, "-c", code, *arguments]
+    told = [json.loads(subprocess.run(command, check=True, capture_output=True).stdout) for _ in range(rounds)]
+    starts, peaks = zip(*told, strict=True)
+    return {"cold_start_seconds": round(median(starts), 3), "memory_mb": round(median(peaks), 1)}
+
+
+def peak_of_predict(bundle: Path, source: Path) -> float:
+    """Peak memory in MB of `mlops_pkg predict` on a file."""
+    command = [
+        sys.executable,
+        "-m",
+        "mlops_pkg",
+        "predict",
+        "--bundle",
+        str(bundle),
+        str(source),
+        str(source) + ".out.csv",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{' '.join(command)}: ended with {status}")
+    return round(usage.ru_maxrss / 1024, 1)
+
+
+def draw(figures: dict[str, Any]) -> None:
+    """The chart: time of one record, and rows a second of one core."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(
+        {
+            "svg.fonttype": "none",
+            "svg.hashsalt": "inference",
+            "font.size": 9,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+        }
+    ):
+        canvas = Figure(figsize=(8, 2.2), layout="constrained")
+        for ax, (title, key, unit) in zip(
+            canvas.subplots(1, 2),
+            [
+                ("One record (ms, less is better)", "one_record_ms", "{:,.3g} ms"),
+                ("One core (rows a second, more is better)", "rows_per_second", "{:,.0f}"),
+            ],
+            strict=True,
+        ):
+            values = [figures[key][name] for name in WAYS]
+            bars = ax.barh(list(WAYS.values()), values, color=["#9ca3af", "#3b82f6", "#2563eb"])
+            ax.bar_label(bars, [unit.format(value) for value in values], padding=4)
+            ax.set(title=title, xscale="log" if key == "one_record_ms" else "linear", xlim=(None, max(values) * 1.6))
+            ax.invert_yaxis()
+        canvas.savefig(HERE / "inference.svg", metadata={"Date": None})
+
+
+def main() -> None:
+    """Measure, write the figures and the chart."""
+    workspace = Workspace.find()
+    params, bundle = load_params(workspace.params), workspace.root / "artifacts" / "package"
+    inputs = {name: column.kind for name, column in params.data.columns.items()}
+    parts = [read_table(workspace.input("ingest", f"{name}.parquet")) for name in ("test", "live")]
+    rows = pd.concat(parts, ignore_index=True)[list(inputs)].head(ROWS)
+    model_file = workspace.input("train", "model.skops")
+    model, predictor = read_model(model_file), Predictor.load(bundle)
+    session = open_session((bundle / "model.onnx").read_bytes())
+    one, fed = rows.iloc[[0]], feeds(rows.iloc[[0]], inputs)
+    record = {name: None if pd.isna(value) else value for name, value in one.iloc[0].items()}
+    record = {name: value.isoformat() if inputs[name] == "datetime" else value for name, value in record.items()}
+    single = in_turns(
+        {
+            "pipeline": lambda: model.predict_proba(one),
+            "graph": lambda: session.run(["answer"], fed),
+            "predictor": lambda: predictor.predict([record]),
+        },
+        {"pipeline": 10, "graph": 1000, "predictor": 1000},
+        rounds=15,
+    )
+    columns = {name: rows[name].to_numpy() for name in inputs}
+    many = in_turns(
+        {
+            "pipeline": lambda: model.predict_proba(rows),
+            "graph": lambda: graph_scores(session, rows, inputs),
+            "predictor": lambda: predictor.predict(columns),
+        },
+        dict.fromkeys(WAYS, 1),
+        rounds=7,
+    )
+    times = [name for name, kind in inputs.items() if kind == "datetime"]
+    with tempfile.TemporaryDirectory() as folder:
+        files = {"1x": Path(folder) / "small.csv", f"{TIMES}x": Path(folder) / "large.csv"}
+        rows.head(SMALL).to_csv(files["1x"], index=False)
+        pd.concat([rows.head(SMALL)] * TIMES).to_csv(files[f"{TIMES}x"], index=False)
+        peaks = {name: peak_of_predict(bundle, file) for name, file in files.items()}
+    figures = {
+        "one_record_ms": {name: round(value * 1e3, 4) for name, value in single.items()},
+        "one_record_times_faster": {n: round(single["pipeline"] / single[n], 1) for n in ("graph", "predictor")},
+        "rows": len(rows),
+        "rows_per_second": {name: round(len(rows) / value) for name, value in many.items()},
+        "rows_times_faster": {n: round(many["pipeline"] / many[n], 2) for n in ("graph", "predictor")},
+        "fitted_pipeline": child(FITTED, str(model_file), json.dumps(record), json.dumps(times)),
+        "predictor": child(LOADED, str(bundle), json.dumps(record)),
+        "predict_memory_mb": {**peaks, "rows": {"1x": SMALL, f"{TIMES}x": SMALL * TIMES}},
+    }
+    (HERE / "inference.json").write_text(json.dumps(figures, indent=2) + "\n")
+    print(json.dumps(figures, indent=2))
+    draw(figures)
+
+
+if __name__ == "__main__":
+    main()
