@@ -341,6 +341,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "PowerTransformer": {"variables": ["size"], "exp": 0.5},
     "YeoJohnsonTransformer": {"variables": ["size"]},
     "RoundedCyclicalFeatures": {"variables": ["hour"], "max_values": {"hour": 24}},
+    "ArbitraryDiscretiser": {"binning_dict": {"size": [0, 3, 6, 1000]}},
+    "EqualFrequencyDiscretiser": {"variables": ["size"], "q": 3},
+    "EqualWidthDiscretiser": {"variables": ["size"], "bins": 3},
+    "GeometricWidthDiscretiser": {"variables": ["size"], "bins": 3},
+    "DecisionTreeEncoder": {"variables": ["city"], "regression": False, "cv": 2, "random_state": 0},
+    "WoEEncoder": {"variables": ["city"], "fill_value": 0.01},
+    "MeanNormalizationScaler": {"variables": ["size"]},
+    "BoxCoxTransformer": {"variables": ["size"]},
+    "ReciprocalTransformer": {"variables": ["size"]},
 }
 
 
