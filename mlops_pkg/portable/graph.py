@@ -9,7 +9,7 @@ __all__ = ['NO_TIME', 'Kind', 'INPUTS', 'Emitter', 'EMITTERS', 'OPSETS', 'IR_VER
 
 # %% ../../nbs/portable/16_graph.ipynb #imports
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -29,10 +29,11 @@ INPUTS: dict[str, tuple[Kind, int]] = {
 
 @dataclass(frozen=True)
 class Column:
-    """One value a row: the name of its tensor, and how the values are held."""
+    """One value a row: the name of its tensor, how the values are held, and whether none can be missing."""
 
     tensor: str
     kind: Kind
+    present: bool = False
 
 
 class UnsupportedError(ValueError):
@@ -64,9 +65,9 @@ class Graph:
         self.nodes.append(helper.make_node(kind, list(inputs), [output], domain=domain, **attributes))
         return output
 
-    def put(self, name: str, tensor: str, kind: Kind = "number") -> None:
+    def put(self, name: str, tensor: str, kind: Kind = "number", present: bool = False) -> None:
         """Set a column: in its place where there is one of this name, else as the last."""
-        self.columns[name] = Column(tensor, kind)
+        self.columns[name] = Column(tensor, kind, present)
 
     def drop(self, names: Iterable[str]) -> None:
         """Remove columns."""
@@ -85,7 +86,7 @@ def number(g: Graph, name: str) -> str:
     if column.kind not in ("number", "integer"):
         raise UnsupportedError(f"column '{name}' holds {column.kind}, and a number is needed")
     if column.kind == "integer":
-        g.put(name, g.op("Cast", column.tensor, to=TensorProto.DOUBLE))
+        g.put(name, g.op("Cast", column.tensor, to=TensorProto.DOUBLE), present=column.present)
     return g.columns[name].tensor
 
 
@@ -107,7 +108,9 @@ def finite(g: Graph, tensor: str) -> str:
 def require_present(g: Graph, names: Iterable[str]) -> None:
     """Refuse the rows in which one of the columns is missing."""
     for name in names:
-        g.require(g.op("Not", missing(g, name)))
+        if not g.columns[name].present:
+            g.require(g.op("Not", missing(g, name)))
+            g.columns[name] = replace(g.columns[name], present=True)
 
 
 def require_finite(g: Graph, names: Iterable[str]) -> None:

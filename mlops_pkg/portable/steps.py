@@ -136,17 +136,19 @@ def datetime_features(g: Graph, step: Any) -> None:
     """Parts of times, such as the hour or the quarter."""
     if step.variables == "index":
         raise UnsupportedError("variables='index': a record has no index")
+    refused = step.missing_values == "raise" or "week" in step.features_to_extract_
+    if refused:
+        require_present(g, step.variables_)
     for name in step.variables_:
-        time, none = g.columns[name].tensor, missing(g, name)
+        time = g.columns[name].tensor
         days = _whole(g, "Div", time, DAY)
         parts = _clock(g, days, time)
         if not set(step.features_to_extract_) <= set(CLOCK):
             parts |= _dates(g, days, parts["day_of_week"])
-        if step.missing_values == "raise" or "week" in step.features_to_extract_:
-            g.require(g.op("Not", none))
         for part in step.features_to_extract_:
             value = g.op("Cast", parts[part], to=TensorProto.DOUBLE)
-            g.put(f"{name}_{part}", where(g, none, WITHOUT_TIME.get(part, np.nan), value))
+            value = value if refused else where(g, missing(g, name), WITHOUT_TIME.get(part, np.nan), value)
+            g.put(f"{name}_{part}", value, present=refused)
     if step.drop_original:
         g.drop(step.variables_)
 
@@ -175,9 +177,9 @@ def imputer(g: Graph, step: Any) -> None:
     for name, value in step.imputer_dict_.items():
         column, none = g.columns[name], missing(g, name)
         if column.kind == "text":
-            g.put(name, where(g, none, str(value), column.tensor), "text")
+            g.put(name, where(g, none, str(value), column.tensor), "text", present=True)
         else:
-            g.put(name, where(g, none, float(value), number(g, name)))
+            g.put(name, where(g, none, float(value), number(g, name)), present=not math.isnan(value))
 
 
 @emits("feature_engine.AddMissingIndicator")
@@ -215,7 +217,7 @@ def rare_labels(g: Graph, step: Any) -> None:
             raise UnsupportedError(f"column '{name}' holds numbers; only text can be grouped")
         kept = {category: category for category in step.encoder_dict_[name]}
         kept |= {"": ""} if step.missing_values == "ignore" else {}
-        g.put(name, look_up(g, name, kept, str(step.replace_with)), "text")
+        g.put(name, look_up(g, name, kept, str(step.replace_with)), "text", g.columns[name].present)
 
 
 @emits("feature_engine.OneHotEncoder")
