@@ -4,24 +4,31 @@
 
 # %% auto #0
 __all__ = ['Commands', 'commands', 'known_stages', 'whole_pairs', 'stage', 'data', 'research', 'sync', 'parity', 'prove',
-           'rows_summary', 'metrics_summary', 'parity_summary', 'summary', 'report', 'main']
+           'rows_summary', 'metrics_summary', 'parity_summary', 'summary', 'report', 'tally_summary', 'predict', 'main']
 
 # %% ../nbs/90_cli.ipynb #imports
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import __version__
 from .proof.terminal import metric_words, paint, parity_words, read_json_if_there, table, verdict
 
+if TYPE_CHECKING:
+    from mlops_pkg.scoring.files import Tally
+
 # %% ../nbs/90_cli.ipynb #commands
 _DAY = {
     "Look and try": ("data", "stage", "research"),
     "Prove": ("sync", "parity", "prove"),
     "Read": ("summary", "report"),
+    "Use": ("predict",),
 }
+_MISTAKES = ("UserError", "BundleError", "RecordsError")  # by name, because their modules are imported late
 
 
 class Commands(click.Group):
@@ -37,8 +44,8 @@ class Commands(click.Group):
             click.echo(f"{error.name}: not installed; run `pip install 'mlops_pkg[all]'`, or `make setup`", err=True)
             ctx.exit(1)
         except Exception as error:
-            params = sys.modules.get("mlops_pkg.core.params")
-            if params is None or not isinstance(error, params.UserError):
+            kind = type(error)
+            if not kind.__module__.startswith("mlops_pkg.") or kind.__name__ not in _MISTAKES:
                 raise
             click.echo(str(error), err=True)
             ctx.exit(1)
@@ -67,6 +74,7 @@ def commands() -> None:
       mlops_pkg research train       walk one stage after an edit
       mlops_pkg prove                is the package the notebooks, and research production?
       mlops_pkg summary              where things stand
+      mlops_pkg predict IN OUT       answers to a file of records
     """  # noqa: D301
 
 # %% ../nbs/90_cli.ipynb #known-stages
@@ -316,6 +324,60 @@ def report(show: bool) -> None:
     click.echo(path.relative_to(path.parents[1]).as_posix())
     if show:
         click.launch(path.as_uri())
+
+# %% ../nbs/90_cli.ipynb #predict
+@contextmanager
+def _watched() -> Iterator[Callable[[int, float], None]]:
+    """What draws a bar on standard error from the rows done and the share of the file that is read."""
+    bar: Any = click.progressbar(
+        length=1000,
+        file=sys.stderr,
+        hidden=not sys.stderr.isatty(),
+        item_show_func=lambda rows: f"{rows:,} rows" if rows else "",
+    )
+    with bar:
+        yield lambda rows, share: bar.update(int(1000 * share) - bar.pos, rows)
+
+
+def tally_summary(tally: "Tally") -> str:
+    """What became of the rows of a file, in one line."""
+    words = f"{tally.rows:,} rows: {tally.rows - tally.rejected:,} answered, {tally.rejected:,} rejected"
+    return f"{words}; see {tally.rejects}" if tally.rejects else words
+
+# %% ../nbs/90_cli.ipynb #predict-2
+@commands.command()
+@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
+@click.argument("destination", metavar="OUT", type=click.Path(path_type=Path))
+@click.option(
+    "--bundle",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    default="artifacts/package",
+    show_default=True,
+    help="The bundle that answers.",
+)
+@click.option("--processes", type=click.IntRange(1), default=1, show_default=True, help="Processes that score at once.")
+@click.option("--keep", metavar="COLUMN", multiple=True, help="Copy a column of IN to OUT; may be repeated.")
+def predict(source: Path, destination: Path, bundle: Path, processes: int, keep: tuple[str, ...]) -> None:
+    """Answer a csv or parquet file of records.
+
+    OUT has one row for each row of IN, in the same order: its number, then probability and label, or
+    prediction. A row that the model cannot answer has none; the reasons stand in a file beside OUT.
+
+    \b
+    Examples:
+      mlops_pkg predict flights.csv scored.csv
+      mlops_pkg predict flights.parquet scored.csv --processes 4 --keep line
+    """  # noqa: D301
+    from mlops_pkg.scoring.files import score_file
+
+    try:
+        with _watched() as progress:
+            tally = score_file(bundle, source, destination, processes=processes, keep=keep, progress=progress)
+    except OSError as error:
+        click.echo(f"{error.filename or destination}: {error.strerror or error}", err=True)
+        raise click.exceptions.Exit(1) from None
+    click.echo(tally_summary(tally))
 
 # %% ../nbs/90_cli.ipynb #main
 def main() -> None:

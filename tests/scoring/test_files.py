@@ -1,0 +1,434 @@
+"""Files: one row of output for each row of input, in order, in flat memory, whole or not at all."""
+
+import csv
+import dataclasses
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mlops_pkg.bundle.manifest import BundleError
+from mlops_pkg.bundle.predictor import Predictor
+from mlops_pkg.bundle.records import RecordsError
+from mlops_pkg.scoring import blocks, files
+from mlops_pkg.scoring.files import Tally, score_file
+from tests.conftest import ROOT
+from tests.toy import TOY, write_bundle
+
+HEADER = "origin,wind,start,note\n"
+ROWS = [
+    "EWR,2,2013-01-01T21:00,a",
+    "JFK,,2013-01-01T03:00,b",
+    ",2,2013-01-01T21:00,c",
+    "unseen,0.1,2013-01-01,d",
+    "EWR,far,2013-02-30,e",
+    "EWR,-1,2013-01-01,f",
+    "EWR,2",
+]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A file of seven rows, of which three can be answered."""
+    path = tmp_path / "in.csv"
+    path.write_text(HEADER + "\n".join(ROWS) + "\n")
+    return path
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a csv file."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def left_over(folder: Path) -> list[str]:
+    """What should not be there any more."""
+    return [path.name for path in folder.iterdir() if path.name.endswith(".tmp")]
+
+
+def run(code: str, *arguments: object, limit: int | None = None) -> "subprocess.CompletedProcess[str]":
+    """A python process; `limit` bounds the bytes of a file that it may write."""
+    before = (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))) if limit else None
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        preexec_fn=before,
+    )
+
+
+def test_each_row_has_its_row_and_each_reject_its_reason(bundle: Path, source: Path) -> None:
+    tally = score_file(bundle, source, source.with_name("out.csv"))
+
+    rows = read_csv(source.with_name("out.csv"))
+    assert [row["row"] for row in rows] == [str(number) for number in range(7)]
+    assert [number for number, row in enumerate(rows) if not row["probability"]] == [2, 4, 5, 6]
+    assert [row["label"] for row in rows] == ["1", "0", "", "1", "", "", ""]
+    assert tally == Tally(7, 4, source.with_name("out.rejects.csv"))
+    assert [tuple(row.values()) for row in read_csv(source.with_name("out.rejects.csv"))] == [
+        ("2", "origin", "", "missing"),
+        ("4", "wind", "'far'", "expected a number, found text"),
+        ("4", "start", "'2013-02-30'", "not a date and time as ISO 8601 writes it, such as 2013-01-31T05:15:00"),
+        ("5", "", "", "the model has no answer to this record"),
+        ("6", "", "EWR,2", "expected 4 cells, found 2"),
+    ]
+    assert left_over(source.parent) == []
+
+
+def test_the_output_reads_back_to_the_same_doubles(bundle: Path, source: Path) -> None:
+    score_file(bundle, source, source.with_name("out.csv"))
+
+    written = [float(row["probability"] or "nan") for row in read_csv(source.with_name("out.csv"))]
+    records = [dict(zip(HEADER.strip().split(",")[:3], row.split(","), strict=False)) for row in ROWS[:2]]
+    told = Predictor.load(bundle).predict([{**record, "wind": float(record["wind"] or "nan")} for record in records])
+    assert written[:2] == told.answer.tolist()
+
+
+@pytest.mark.parametrize(("size", "processes"), [(1, 1), (40, 1), (40, 2), (1 << 20, 2)])
+def test_blocks_and_processes_change_no_byte(
+    size: int, processes: int, bundle: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score_file(bundle, source, source.with_name("whole.csv"), keep=["note"])
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", size)
+    monkeypatch.setattr(blocks, "_csv_header", lambda _: (HEADER.strip().split(","), len(HEADER)))
+
+    score_file(bundle, source, source.with_name("out.csv"), keep=["note"], processes=processes)
+
+    for name in ("{}.csv", "{}.rejects.csv"):
+        whole, parts = (source.with_name(name.format(stem)).read_bytes() for stem in ("whole", "out"))
+        assert parts == whole
+
+
+def test_kept_columns_stand_beside_the_answers(bundle: Path, source: Path) -> None:
+    score_file(bundle, source, source.with_name("out.csv"), keep=["note", "wind", "note"])
+
+    rows = read_csv(source.with_name("out.csv"))
+    assert list(rows[0]) == ["row", "probability", "label", "note", "wind"]
+    assert [row["note"] for row in rows] == ["a", "b", "c", "d", "e", "f", ""]
+    assert [row["wind"] for row in rows] == ["2", "", "2", "0.1", "far", "-1", ""]
+
+
+def parquet_of(source: Path) -> Path:
+    """The rows of the right length, as parquet with types of its own."""
+    table = pa.table(
+        {
+            "note": pa.array([1, None, 3], pa.int8()),
+            "at": pa.array([1, 2, None], pa.timestamp("ns")),
+            "origin": pa.array(["EWR", "JFK", None]).dictionary_encode(),
+            "wind": pa.array([2, None, 2]),
+            "start": pa.array(["2013-01-01T21:00", "2013-01-01T03:00", "2013-01-01T21:00"]).cast(pa.timestamp("ms")),
+        }
+    )
+    pq.write_table(table, source.with_suffix(".parquet"))
+    return source.with_suffix(".parquet")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_parquet_in_gives_the_answers_of_csv(suffix: str, bundle: Path, source: Path) -> None:
+    score_file(bundle, source, source.with_name("of_csv.csv"))
+
+    out = source.with_name(f"of_parquet{suffix}")
+    tally = score_file(bundle, parquet_of(source), out, keep=["note", "at"])
+
+    of_csv = pd.read_csv(source.with_name("of_csv.csv"))[:3]
+    of_parquet = pd.read_csv(out) if suffix == ".csv" else pd.read_parquet(out)
+    assert of_parquet["probability"].tolist()[:2] == of_csv["probability"].tolist()[:2]
+    assert of_parquet["probability"].isna().tolist() == [False, False, True]
+    assert of_parquet["note"].tolist()[::2] == [1, 3]
+    assert tally.rejected == 1
+
+
+def test_parquet_out_has_types_and_nulls(bundle: Path, source: Path) -> None:
+    score_file(bundle, parquet_of(source), source.with_name("a.parquet"), keep=["note", "origin"])
+    score_file(bundle, source, source.with_name("b.parquet"), keep=["note"])
+
+    of_parquet, of_csv = (pq.read_table(source.with_name(f"{name}.parquet")) for name in "ab")
+    answers = [("row", pa.int64()), ("probability", pa.float64()), ("label", pa.int8())]
+    assert [(field.name, field.type) for field in of_parquet.schema][:4] == [*answers, ("note", pa.int8())]
+    assert of_parquet["origin"].to_pylist() == ["EWR", "JFK", None]
+    assert [(field.name, field.type) for field in of_csv.schema] == [*answers, ("note", pa.string())]
+    assert of_csv["label"].to_pylist() == [1, 0, None, 1, None, None, None]
+    assert of_csv["note"].to_pylist()[-1] is None
+
+
+def test_row_groups_of_the_output_are_of_one_size(bundle: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "GROUP_ROWS", 4)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 60)
+    monkeypatch.setattr(blocks, "_csv_header", lambda _: (HEADER.strip().split(","), len(HEADER)))
+
+    score_file(bundle, source, source.with_name("out.parquet"))
+
+    written = pq.ParquetFile(source.with_name("out.parquet"))
+    assert written.metadata.num_row_groups == 2
+    assert written.read()["row"].to_pylist() == list(range(7))
+
+
+def test_a_regression_gives_predictions(tmp_path: Path, source: Path) -> None:
+    regression = dataclasses.replace(TOY, task="regression", threshold=None)
+    bundle = write_bundle(tmp_path / "bundle", signature=regression)
+
+    score_file(bundle, source, source.with_name("out.csv"))
+    score_file(bundle, source, source.with_name("out.parquet"))
+
+    assert list(read_csv(source.with_name("out.csv"))[0]) == ["row", "prediction"]
+    assert pq.read_schema(source.with_name("out.parquet")).names == ["row", "prediction"]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_no_rows_in_are_no_rows_out(suffix: str, bundle: Path, source: Path) -> None:
+    source.write_text(HEADER)
+    pq.write_table(pq.read_table(parquet_of(source))[:0], source.with_suffix(".parquet"))
+
+    for path in (source, source.with_suffix(".parquet")):
+        out = source.with_name(f"out{suffix}")
+        assert score_file(bundle, path, out, keep=["note"]) == Tally(0, 0, None)
+        assert len(pd.read_csv(out) if suffix == ".csv" else pd.read_parquet(out)) == 0
+
+
+def test_rejects_of_an_earlier_run_do_not_stay(bundle: Path, source: Path) -> None:
+    out = source.with_name("out.csv")
+    score_file(bundle, source, out)
+    source.write_text(HEADER + ROWS[0])
+
+    tally = score_file(bundle, source, out)
+
+    assert tally.rejects is None
+    assert not source.with_name("out.rejects.csv").exists()
+
+
+def test_a_capital_suffix_a_mark_and_windows_lines_are_fine(bundle: Path, source: Path) -> None:
+    score_file(bundle, source, source.with_name("expected.csv"))
+    other = source.with_name("OTHER.CSV")
+    other.write_bytes(b"\xef\xbb\xbf" + source.read_bytes().replace(b"\n", b"\r\n"))
+
+    score_file(bundle, other, source.with_name("out.csv"))
+
+    assert source.with_name("out.csv").read_bytes() == source.with_name("expected.csv").read_bytes()
+
+
+def test_progress_is_told_after_each_block(bundle: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 100)
+    told: list[tuple[int, float]] = []
+
+    score_file(bundle, source, source.with_name("out.csv"), progress=lambda *progress: told.append(progress))
+
+    assert len(told) > 1
+    assert told == sorted(told)
+    assert told[-1] == (7, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "expected the names of the columns in the first line, found nothing"),
+        (b"origin,start\n", "column 'wind' is missing"),
+        (b"origin,Wind,start\n", "column 'wind' is missing; is it 'Wind'?"),
+        (b"origin,wind,start,wind\n", "column 'wind' is there 2 times"),
+        (
+            b"origin,wind,start\nEWR,2,2013-01-01\nE\xff,2,2013-01-01\n",
+            "row 1 is not UTF-8 text; save the file as UTF-8",
+        ),
+        (b'origin,wind,start\nEWR,2,2013-01-01\n"E,2,2013-01-01\n', "row 1 is not csv: unexpected end of data"),
+    ],
+)
+def test_a_file_that_cannot_be_scored_is_told_and_what_stood_there_stays(
+    content: bytes, said: str, bundle: Path, source: Path
+) -> None:
+    out = source.with_name("out.csv")
+    score_file(bundle, source, out)
+    before = {path.name: path.read_bytes() for path in source.parent.glob("out*")}
+    source.write_bytes(content)
+
+    with pytest.raises(RecordsError) as caught:
+        score_file(bundle, source, out)
+
+    assert str(caught.value) == f"{source}: {said}"
+    assert {path.name: path.read_bytes() for path in source.parent.glob("out*")} == before
+    assert left_over(source.parent) == []
+
+
+def test_an_unreadable_row_is_counted_over_all_blocks(
+    bundle: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source.write_bytes(HEADER.encode() + b"EWR,2,2013-01-01,\n" * 1234 + b"E\xff,2,2013-01-01,\n")
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 1000)
+
+    for processes in (1, 2):
+        with pytest.raises(RecordsError, match="row 1,234 is not UTF-8"):
+            score_file(bundle, source, source.with_name("out.csv"), processes=processes)
+
+
+@pytest.mark.parametrize(
+    ("keep", "said"),
+    [
+        (["nte"], "column 'nte' is missing; is it 'note'?"),
+        (["label"], "column 'label' cannot be kept: the answers have a column of this name"),
+        (["twice"], "column 'twice' is there 2 times"),
+    ],
+)
+def test_a_column_that_cannot_be_kept_is_told(keep: list[str], said: str, bundle: Path, source: Path) -> None:
+    source.write_text("origin,wind,start,note,label,twice,twice\n")
+
+    with pytest.raises(RecordsError) as caught:
+        score_file(bundle, source, source.with_name("out.csv"), keep=keep)
+
+    assert str(caught.value) == f"{source}: {said}"
+
+
+def test_a_nested_column_cannot_be_kept_in_csv(bundle: Path, source: Path) -> None:
+    table = pq.read_table(parquet_of(source)).append_column("list", pa.array([[1], [2], [3]]))
+    pq.write_table(table, source.with_suffix(".parquet"))
+
+    with pytest.raises(RecordsError, match="a column of list<"):
+        score_file(bundle, source.with_suffix(".parquet"), source.with_name("out.csv"), keep=["list"])
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "error", "said"),
+    [
+        ("none.csv", "out.csv", FileNotFoundError, "there is no such file: '{}/none.csv'"),
+        ("in.csv", "none/out.csv", FileNotFoundError, "there is no such folder: '{}/none'"),
+        ("in.csv", "folder.csv", IsADirectoryError, "a folder, where a file is expected: '{}/folder.csv'"),
+        ("folder.csv", "out.csv", IsADirectoryError, "a folder, where a file is expected: '{}/folder.csv'"),
+        ("in.xlsx", "out.csv", RecordsError, "{}/in.xlsx: expected a name that ends in .csv or .parquet"),
+        ("in.csv", "out", RecordsError, "{}/out: expected a name that ends in .csv or .parquet"),
+        ("in.csv", "in.csv", RecordsError, "{}/in.csv: this would write over the input"),
+        ("in.csv", "link.csv", RecordsError, "{}/link.csv: this would write over the input"),
+        ("in.rejects.csv", "in.csv", RecordsError, "{}/in.rejects.csv: this would write over the input"),
+    ],
+)
+def test_paths_are_checked_before_anything_is_read(
+    source: str, destination: str, error: type[Exception], said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "in.csv").write_text(HEADER)
+    (tmp_path / "in.rejects.csv").write_text(HEADER)
+    (tmp_path / "link.csv").symlink_to(tmp_path / "in.csv")
+    (tmp_path / "folder.csv").mkdir()
+
+    with pytest.raises(error) as caught:
+        score_file("no bundle", tmp_path / source, tmp_path / destination)
+
+    assert said.format(tmp_path) in str(caught.value)
+
+
+def test_a_bundle_that_was_tampered_with_scores_nothing(tmp_path: Path, source: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle")
+    (bundle / "card.md").write_text("better")
+
+    with pytest.raises(BundleError, match="changed since it was packed"):
+        score_file(bundle, source, source.with_name("out.csv"))
+
+    assert not source.with_name("out.csv").exists()
+
+
+SCORE = """
+import sys
+from mlops_pkg.scoring.files import score_file
+score_file(*sys.argv[1:4], processes=int(sys.argv[4]))
+"""
+
+
+def test_a_full_disk_leaves_no_output(bundle: Path, source: Path) -> None:
+    source.write_text(HEADER + f"{ROWS[0]}\n" * 20_000)
+
+    done = run(SCORE, bundle, source, source.with_name("out.csv"), 1, limit=10_000)
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("OSError: [Errno 27] File too large")
+    assert [path.name for path in source.parent.iterdir()] == ["in.csv"]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_kill_leaves_no_output(processes: int, bundle: Path, source: Path) -> None:
+    source.write_text(HEADER + f"{ROWS[0]}\n" * 400_000)
+    out = source.with_name("out.csv")
+    command = [sys.executable, "-c", SCORE, bundle, source, out, str(processes)]
+    process = subprocess.Popen(command, cwd=ROOT)
+
+    while not any(path.stat().st_size > 100_000 for path in source.parent.glob(".out.csv.*.tmp")):
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+    assert not out.exists()
+
+
+ALONE = """
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"pandas", "sklearn", "feature_engine", "pyarrow", "pydantic", "yaml", "onnx"}:
+            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+
+sys.meta_path.insert(0, Refuse())
+from mlops_pkg.scoring.files import score_file
+
+print(score_file(*sys.argv[1:4]).rows)
+"""
+
+
+def test_csv_needs_the_bare_wheel_alone(bundle: Path, source: Path) -> None:
+    score_file(bundle, source, source.with_name("expected.csv"))
+
+    done = run(ALONE, bundle, source, source.with_name("out.csv"))
+
+    assert (done.stdout, done.stderr) == ("7\n", "")
+    assert source.with_name("out.csv").read_bytes() == source.with_name("expected.csv").read_bytes()
+
+
+def test_parquet_without_pyarrow_is_one_clear_line(bundle: Path, source: Path) -> None:
+    done = run(ALONE, bundle, source, source.with_name("out.parquet"))
+
+    assert done.stderr.splitlines()[-1].endswith(
+        "out.parquet: parquet needs pyarrow, which is not installed; install it, or use csv"
+    )
+
+
+PEAK = """
+import resource, sys
+from mlops_pkg.scoring.files import score_file
+score_file(*sys.argv[1:4])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_memory_is_flat(suffix: str, bundle: Path, source: Path) -> None:
+    rows, peaks = 20_000, []
+    for times in (1, 30):
+        path = source.with_name(f"{times}{suffix}")
+        frame = pd.DataFrame({"origin": "EWR", "wind": 2.5, "start": "2013-01-01T21:00", "n": range(rows * times)})
+        frame.to_csv(path, index=False) if suffix == ".csv" else frame.to_parquet(
+            path, index=False, row_group_size=50_000
+        )
+        peaks.append(float(run(PEAK, bundle, path, source.with_name(f"out{suffix}")).stdout))
+
+    assert peaks[1] - peaks[0] < 40, f"{peaks[0]:.0f} MB for {rows:,} rows, {peaks[1]:.0f} MB for 30 times as many"
+
+
+def test_a_row_is_told_by_its_place_in_the_whole_file(
+    bundle: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[Any] = ["EWR,2,2013-01-01,"] * 500
+    rows[321] = "EWR,far,2013-01-01,"
+    source.write_text(HEADER + "\n".join(rows))
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 1000)
+
+    tally = score_file(bundle, source, source.with_name("out.csv"))
+
+    assert (tally.rows, tally.rejected) == (500, 1)
+    assert read_csv(source.with_name("out.rejects.csv"))[0]["row"] == "321"
+    assert [row["row"] for row in read_csv(source.with_name("out.csv")) if not row["label"]] == ["321"]
