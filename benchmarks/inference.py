@@ -2,8 +2,9 @@
 
     python -m benchmarks.inference
 
-Run it after `make run`, on a quiet machine. The ways are timed in turns within one run: ratios count, single times do not. The
-figures go to benchmarks/inference.json, the chart to benchmarks/inference.svg.
+Run it after `make run`, on a quiet machine. The ways are timed in turns within one run: ratios count, single times do
+not. Memory is the largest that the process ever held (VmHWM of /proc, so Linux alone). The figures go to
+benchmarks/inference.json, the chart to benchmarks/inference.svg.
 """
 
 import json
@@ -33,19 +34,23 @@ ROWS = 100_000
 SMALL, TIMES = 10_000, 30  # rows of the small file for `predict`, and how many times larger the large one is
 WAYS = {"pipeline": "fitted pipeline", "graph": "graph", "predictor": "predictor"}
 
-LOADED = """
+PEAK = """
+peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) / 1024
+"""
+LOADED = f"""
 import time; started = time.perf_counter()
-import json, resource, sys
+import json, sys
 from pathlib import Path
 from mlops_pkg.bundle.predictor import Predictor
 predictor = Predictor.load(Path(sys.argv[1]))
 predictor.predict([json.loads(sys.argv[2])])
 seconds = time.perf_counter() - started
-print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+{PEAK}
+print(json.dumps([seconds, peak]))
 """
-FITTED = """
+FITTED = f"""
 import time; started = time.perf_counter()
-import json, resource, sys, warnings
+import json, sys, warnings
 from pathlib import Path
 import pandas as pd
 from mlops_pkg.portable.persistence import load_model
@@ -57,7 +62,15 @@ for name in json.loads(sys.argv[3]):
     frame[name] = pd.to_datetime(frame[name]).astype("datetime64[us]")
 model.predict(frame)
 seconds = time.perf_counter() - started
-print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+{PEAK}
+print(json.dumps([seconds, peak]))
+"""
+PREDICT = f"""
+import sys
+from mlops_pkg.cli import commands
+commands(sys.argv[1:], standalone_mode=False)
+{PEAK}
+print(peak)
 """
 
 
@@ -87,21 +100,9 @@ def child(code: str, *arguments: str, rounds: int = 7) -> dict[str, float]:
 
 def peak_of_predict(bundle: Path, source: Path) -> float:
     """Peak memory in MB of `mlops_pkg predict` on a file."""
-    command = [
-        sys.executable,
-        "-m",
-        "mlops_pkg",
-        "predict",
-        "--bundle",
-        str(bundle),
-        str(source),
-        str(source) + ".out.csv",
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{' '.join(command)}: ended with {status}")
-    return round(usage.ru_maxrss / 1024, 1)
+    arguments = ["predict", "--bundle", str(bundle), str(source), f"{source}.out.csv"]
+    done = subprocess.run([sys.executable, "-c", PREDICT, *arguments], check=True, capture_output=True)
+    return round(float(done.stdout.split()[-1]), 1)
 
 
 def draw(figures: dict[str, Any]) -> None:

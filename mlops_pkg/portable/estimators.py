@@ -19,6 +19,8 @@ from mlops_pkg.portable.graph import (
     emits,
     finish,
     matrix,
+    put,
+    require,
     stacked,
 )
 
@@ -32,7 +34,7 @@ def _require_none(
 ) -> None:
     """Refuse the rows in which a value is strange."""
     found = g.op("ReduceMax", g.op("Cast", strange, to=TensorProto.INT32), g.constant(np.array([1])), keepdims=0)
-    g.require(g.op("Not", g.op("Cast", found, to=TensorProto.BOOL)))
+    require(g, g.op("Not", g.op("Cast", found, to=TensorProto.BOOL)))
 
 
 def _not_finite(g: Graph, x: str) -> str:
@@ -76,7 +78,7 @@ def wrapped_scaler(g: Graph, step: Any) -> None:
         raise UnsupportedError(f"it wraps {type(step.transformer_).__name__}: one of {', '.join(SCALERS)} is needed")
     together = _scaled(g, stacked(g, step.variables_), step.transformer_)
     for place, name in enumerate(step.variables_):
-        g.put(name, g.op("Gather", together, g.constant(place), axis=1))
+        put(g, name, g.op("Gather", together, g.constant(place), axis=1))
 
 # %% ../../nbs/portable/18_estimators.ipynb #tree
 @dataclass(frozen=True)
@@ -173,6 +175,14 @@ def _softmax(g: Graph, x: str) -> str:
     return _normalised(g, g.op("Exp", g.op("Sub", x, largest)))
 
 
+def _count_classes(step: Any) -> int:
+    """How many classes a classifier knows; 0 for a regressor."""
+    classes = len(getattr(step, "classes_", ()))
+    if classes == 1:
+        raise UnsupportedError("it was fitted on one class; two are needed")
+    return classes
+
+
 def _classes(g: Graph, margin: str, classes: int) -> None:
     """Finish a classifier whose margins are log-odds, or logarithms up to a constant."""
     if classes == 2:
@@ -192,15 +202,15 @@ def _histogram_tree(nodes: np.ndarray) -> Tree:
 @emits("sklearn.HistGradientBoostingClassifier", "sklearn.HistGradientBoostingRegressor")
 def hist_gradient_boosting(g: Graph, step: Any) -> None:
     """The baseline and the trees, added up in the order in which they were grown."""
-    ensemble, targets = Ensemble(), step.n_trees_per_iteration_
+    ensemble, targets, classes = Ensemble(), step.n_trees_per_iteration_, _count_classes(step)
     for target, value in enumerate(np.ravel(step._baseline_prediction)):
         ensemble.constant(target, float(value))
     for trees in step._predictors:
         for target, tree in enumerate(trees):
             ensemble.tree(_histogram_tree(tree.nodes), target)
     margin = tree_ensemble(g, matrix(g), ensemble, targets)
-    if type(step).__name__ == "HistGradientBoostingClassifier":
-        return _classes(g, margin, len(step.classes_))
+    if classes:
+        return _classes(g, margin, classes)
     link = type(step._loss.link).__name__
     return finish(g, margin, g.op("Exp", margin) if link == "LogLink" else margin)
 
@@ -226,7 +236,9 @@ def gradient_boosting(g: Graph, step: Any) -> None:
     """The first guess and the trees, each by the learning rate."""
     if type(step.init_).__name__ not in ("DummyClassifier", "DummyRegressor", "str"):
         raise UnsupportedError(f"init={type(step.init_).__name__}: only the default or 'zero' is supported")
-    ensemble = Ensemble()
+    if getattr(step.init_, "strategy", "") in ("stratified", "uniform"):
+        raise UnsupportedError(f"init guesses at random: strategy='{step.init_.strategy}'")
+    ensemble, classes = Ensemble(), _count_classes(step)
     first = step._raw_predict_init(np.zeros((1, step.n_features_in_), dtype=np.float32))
     for target, value in enumerate(first[0]):
         ensemble.constant(target, float(value))
@@ -234,11 +246,11 @@ def gradient_boosting(g: Graph, step: Any) -> None:
         for target, tree in enumerate(trees):
             ensemble.tree(_classic_tree(tree.tree_, step.learning_rate * tree.tree_.value[:, 0, 0]), target)
     margin = tree_ensemble(g, _single(g, allow_missing=False), ensemble, len(first[0]))
-    if type(step).__name__ == "GradientBoostingRegressor":
+    if not classes:
         return finish(g, margin, margin)
     if step.loss == "exponential":
         return finish(g, margin, _logistic(g, g.op("Mul", margin, g.constant(2.0))))
-    return _classes(g, margin, len(step.classes_))
+    return _classes(g, margin, classes)
 
 # %% ../../nbs/portable/18_estimators.ipynb #forests
 @emits(*(f"sklearn.{kind}{task}" for kind in ("RandomForest", "ExtraTrees") for task in ("Classifier", "Regressor")))
@@ -246,13 +258,13 @@ def forest(g: Graph, step: Any) -> None:
     """The mean over the trees."""
     if step.n_outputs_ != 1:
         raise UnsupportedError(f"it has {step.n_outputs_} outputs; one is supported")
-    ensemble = Ensemble()
-    classes = len(step.classes_) if hasattr(step, "classes_") else 0
+    ensemble, classes = Ensemble(), _count_classes(step)
     wanted = range(classes) if classes > 2 else [1 if classes else 0]  # of two classes, the second says it all
     for tree in (estimator.tree_ for estimator in step.estimators_):
         for target, value in enumerate(wanted):
             ensemble.tree(_classic_tree(tree, tree.value[:, 0, value]), target)
-    total = tree_ensemble(g, _single(g, allow_missing=step.monotonic_cst is None), ensemble, len(wanted))
+    allow_missing = step.estimators_[0].__sklearn_tags__().input_tags.allow_nan
+    total = tree_ensemble(g, _single(g, allow_missing), ensemble, len(wanted))
     mean = g.op("Div", total, g.constant(float(len(step.estimators_))))
     finish(g, mean, mean, len(wanted))
 
@@ -268,7 +280,7 @@ def _linear(g: Graph, step: Any) -> str:
 @emits("sklearn.LogisticRegression")
 def logistic_regression(g: Graph, step: Any) -> None:
     """The logistic function of the margin; for more than two classes its generalisation."""
-    margin, classes = _linear(g, step), len(step.classes_)
+    margin, classes = _linear(g, step), _count_classes(step)
     if classes > 2 and step.solver == "liblinear":
         return finish(g, margin, _normalised(g, _logistic(g, margin)), classes)
     return _classes(g, margin, classes)

@@ -98,8 +98,7 @@ def _ask(pipeline: Pipeline, frame: pd.DataFrame) -> np.ndarray:
     X = pipeline[:-1].transform(frame) if len(pipeline.steps) > 1 else frame
     if not hasattr(estimator, "classes_"):
         answer = estimator.predict(X)
-        raw = getattr(estimator, "_raw_predict", None)
-        return np.stack([raw(X).ravel() if raw else answer, answer])
+        return np.stack([estimator._raw_predict(X).ravel() if hasattr(estimator, "_predictors") else answer, answer])
     answer = estimator.predict_proba(X)
     answer = answer[:, 1] if len(estimator.classes_) == 2 else answer
     return np.stack([estimator.decision_function(X) if hasattr(estimator, "decision_function") else answer, answer])
@@ -169,7 +168,7 @@ def compare(
     expected, found = (margins.reshape(len(margins), -1) for margins in (expected, found))
     with np.errstate(invalid="ignore"):
         gap = np.abs(found - expected)
-        close = (found == expected) | (gap <= allowed * np.maximum(1.0, np.abs(expected)))
+        close = (found == expected) | (np.isfinite(expected) & (gap <= allowed * np.maximum(1.0, np.abs(expected))))
     refused = np.isnan(expected)
     differs = np.any(np.where(refused, ~np.isnan(found), ~close), axis=1)
     rows = np.flatnonzero(differs)
@@ -260,9 +259,10 @@ def on_thresholds(
     if limit is not None and len(splits) > limit:
         splits = [splits[place] for place in np.sort(generator.permutation(len(splits))[:limit])]
     made = np.repeat(X.to_numpy(dtype=np.float64)[generator.integers(0, len(X), len(splits))], 3, axis=0)
+    exact = np.float64 if hasattr(estimator, "_predictors") else np.float32  # classic trees see 32-bit floats
     for place, (feature, threshold) in enumerate(splits):
-        around = (threshold, np.nextafter(threshold, -np.inf), np.nextafter(threshold, np.inf))
-        made[3 * place : 3 * place + 3, feature] = around
+        on = exact(threshold)
+        made[3 * place : 3 * place + 3, feature] = (on, *(np.nextafter(on, exact(end)) for end in (-np.inf, np.inf)))
     return pd.DataFrame(made, columns=X.columns)
 
 # %% ../../nbs/portable/19_export.ipynb #threshold-agreement
@@ -279,6 +279,8 @@ def threshold_agreement(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         X = pipeline[:-1].transform(frame) if len(pipeline.steps) > 1 else frame
+    if isinstance(X, np.ndarray):
+        X = pd.DataFrame(X, columns=[f"x{place}" for place in range(X.shape[1])])
     inputs = dict.fromkeys(X.columns, "number")
     rows = on_thresholds(estimator.steps[-1][1], X, seed, limit)
     return agreement(estimator, open_session(export(estimator, inputs)), rows, inputs)

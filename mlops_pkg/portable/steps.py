@@ -19,13 +19,17 @@ from onnx import TensorProto
 from mlops_pkg.portable.graph import (
     Graph,
     UnsupportedError,
+    drop,
     emits,
     look_up,
     missing,
     number,
+    put,
+    require,
     require_finite,
     require_present,
     rounded,
+    time,
     where,
 )
 
@@ -136,21 +140,20 @@ def datetime_features(g: Graph, step: Any) -> None:
     """Parts of times, such as the hour or the quarter."""
     if step.variables == "index":
         raise UnsupportedError("variables='index': a record has no index")
-    refused = step.missing_values == "raise" or "week" in step.features_to_extract_
+    refused = step.missing_values == "raise" or not {"week", "days_in_month"}.isdisjoint(step.features_to_extract_)
     if refused:
         require_present(g, step.variables_)
     for name in step.variables_:
-        time = g.columns[name].tensor
-        days = _whole(g, "Div", time, DAY)
-        parts = _clock(g, days, time)
+        days = _whole(g, "Div", time(g, name), DAY)
+        parts = _clock(g, days, time(g, name))
         if not set(step.features_to_extract_) <= set(CLOCK):
             parts |= _dates(g, days, parts["day_of_week"])
         for part in step.features_to_extract_:
             value = g.op("Cast", parts[part], to=TensorProto.DOUBLE)
             value = value if refused else where(g, missing(g, name), WITHOUT_TIME.get(part, np.nan), value)
-            g.put(f"{name}_{part}", value, present=refused)
+            put(g, f"{name}_{part}", value, present=refused)
     if step.drop_original:
-        g.drop(step.variables_)
+        drop(g, step.variables_)
 
 # %% ../../nbs/portable/17_steps.ipynb #datetime-subtraction
 @emits("feature_engine.DatetimeSubtraction")
@@ -162,13 +165,13 @@ def datetime_subtraction(g: Graph, step: Any) -> None:
         require_present(g, [*step.variables_, *step.reference_])
     for reference in step.reference_:
         for name in step.variables_:
-            difference = g.op("Sub", g.columns[name].tensor, g.columns[reference].tensor)
+            difference = g.op("Sub", time(g, name), time(g, reference))
             nanoseconds = g.op("Cast", _whole(g, "Mul", difference, 1000), to=TensorProto.DOUBLE)
             none = g.op("Or", missing(g, name), missing(g, reference))
             value = where(g, none, np.nan, g.op("Div", nanoseconds, g.constant(unit)))
-            g.put(next(names, f"{name}_sub_{reference}"), value)
+            put(g, next(names, f"{name}_sub_{reference}"), value)
     if step.drop_original:
-        g.drop([*step.variables_, *step.reference_])
+        drop(g, [*step.variables_, *step.reference_])
 
 # %% ../../nbs/portable/17_steps.ipynb #imputers
 @emits(*(f"feature_engine.{kind}Imputer" for kind in ("MeanMedian", "ArbitraryNumber", "EndTail", "Categorical")))
@@ -177,16 +180,18 @@ def imputer(g: Graph, step: Any) -> None:
     for name, value in step.imputer_dict_.items():
         column, none = g.columns[name], missing(g, name)
         if column.kind == "text":
-            g.put(name, where(g, none, str(value), column.tensor), "text", present=True)
+            put(g, name, where(g, none, str(value), column.tensor), "text", present=True)
+        elif isinstance(value, str):
+            raise UnsupportedError(f"column '{name}' holds {column.kind}, and {value!r} is text")
         else:
-            g.put(name, where(g, none, float(value), number(g, name)), present=not math.isnan(value))
+            put(g, name, where(g, none, float(value), number(g, name)), present=not math.isnan(value))
 
 
 @emits("feature_engine.AddMissingIndicator")
 def missing_indicator(g: Graph, step: Any) -> None:
     """1 where a value is missing, else 0."""
     for name in step.variables_:
-        g.put(f"{name}_na", g.op("Cast", missing(g, name), to=TensorProto.DOUBLE))
+        put(g, f"{name}_na", g.op("Cast", missing(g, name), to=TensorProto.DOUBLE))
 
 # %% ../../nbs/portable/17_steps.ipynb #encoders
 ENCODERS = ("Ordinal", "Mean", "CountFrequency", "WoE", "DecisionTree")
@@ -203,8 +208,8 @@ def encoder(g: Graph, step: Any) -> None:
         known = {category: value for category, value in learned.items() if not math.isnan(value)}
         code = look_up(g, name, known, unseen)
         if step.unseen == "raise":
-            g.require(g.op("Not", g.op("IsNaN", code)))
-        g.put(name, code)
+            require(g, g.op("Not", g.op("IsNaN", code)))
+        put(g, name, code)
 
 # %% ../../nbs/portable/17_steps.ipynb #rare-labels
 @emits("feature_engine.RareLabelEncoder")
@@ -215,9 +220,9 @@ def rare_labels(g: Graph, step: Any) -> None:
     for name in step.variables_:
         if g.columns[name].kind != "text":
             raise UnsupportedError(f"column '{name}' holds numbers; only text can be grouped")
-        kept = {category: category for category in step.encoder_dict_[name]}
-        kept |= {"": ""} if step.missing_values == "ignore" else {}
-        g.put(name, look_up(g, name, kept, str(step.replace_with)), "text", g.columns[name].present)
+        kept = {category: category for category in step.encoder_dict_[name] if isinstance(category, str)}
+        label, present = look_up(g, name, kept, str(step.replace_with)), g.columns[name].present
+        put(g, name, label if present else where(g, missing(g, name), "", label), "text", present)
 
 
 @emits("feature_engine.OneHotEncoder")
@@ -226,8 +231,8 @@ def one_hot(g: Graph, step: Any) -> None:
     require_present(g, step.variables_)
     for name in step.variables_:
         for category in step.encoder_dict_[name]:
-            g.put(f"{name}_{category}", look_up(g, name, {category: 1.0}, 0.0))
-    g.drop(step.variables_)
+            put(g, f"{name}_{category}", look_up(g, name, {category: 1.0}, 0.0))
+    drop(g, step.variables_)
 
 # %% ../../nbs/portable/17_steps.ipynb #caps
 @emits("feature_engine.Winsorizer", "feature_engine.ArbitraryOutlierCapper")
@@ -240,13 +245,13 @@ def caps(g: Graph, step: Any) -> None:
     for bounds, comparison in ((step.right_tail_caps_, "Greater"), (step.left_tail_caps_, "Less")):
         for name, bound in bounds.items():
             value = number(g, name)
-            g.put(name, where(g, g.op(comparison, value, g.constant(float(bound))), float(bound), value))
+            put(g, name, where(g, g.op(comparison, value, g.constant(float(bound))), float(bound), value))
     if getattr(step, "add_indicators", False):
         sides = {"both": ("left", "right")}.get(step.tail, (step.tail,))
         for name in names:
             for side in sides:
                 moved = g.op("Greater" if side == "left" else "Less", number(g, name), before[name])
-                g.put(f"{name}_{side}", g.op("Cast", moved, to=TensorProto.DOUBLE))
+                put(g, f"{name}_{side}", g.op("Cast", moved, to=TensorProto.DOUBLE))
 
 # %% ../../nbs/portable/17_steps.ipynb #cyclical
 @emits("feature_engine.CyclicalFeatures", "mlops_pkg.RoundedCyclicalFeatures")
@@ -260,9 +265,9 @@ def cyclical(g: Graph, step: Any) -> None:
             value = g.op(part, angle)
             if decimals is not None:
                 value = g.op("Add", rounded(g, value, decimals), g.constant(0.0))  # -0.0 becomes 0.0
-            g.put(f"{name}_{part.lower()}", value)
+            put(g, f"{name}_{part.lower()}", value)
     if step.drop_original:
-        g.drop(step.variables_)
+        drop(g, step.variables_)
 
 # %% ../../nbs/portable/17_steps.ipynb #folded
 def _sum(g: Graph, values: list[str], kind: str = "Add") -> str:
@@ -307,13 +312,17 @@ def math_features(g: Graph, step: Any) -> None:
     functions = step.func if isinstance(step.func, list) else [step.func]
     if strange := [function for function in functions if function not in ACROSS]:
         raise UnsupportedError(f"func={strange[0]!r}: one of {', '.join(ACROSS)} is needed")
+    wide = [function for function in functions if function in ("sum", "mean", "var", "std") and len(step.variables) > 7]
+    if wide:
+        told = "pandas adds up more than 7 in an order that depends on how the frame lies in memory"
+        raise UnsupportedError(f"func={wide[0]!r} of {len(step.variables)} columns: {told}")
     if step.missing_values == "raise":
         require_finite(g, step.variables_)
     values = [number(g, name) for name in step.variables]
     for name, function in zip(step._get_new_features_name(), functions, strict=True):
-        g.put(name, _across(g, values, function))
+        put(g, name, _across(g, values, function))
     if step.drop_original:
-        g.drop(step.variables)
+        drop(g, step.variables)
 
 # %% ../../nbs/portable/17_steps.ipynb #floor-division
 def _floor_division(g: Graph, a: str, b: str) -> tuple[str, str]:
@@ -353,15 +362,17 @@ def relative_features(g: Graph, step: Any) -> None:
             zero = g.op("Equal", by, g.constant(0.0))
             divides = function in ("div", "truediv", "floordiv", "mod")
             if divides and step.fill_value is None:
-                g.require(g.op("Not", zero))
+                require(g, g.op("Not", zero))
             for name in step.variables:
                 value = RELATIVE[function](g, number(g, name), by)
                 filled = divides and step.fill_value is not None
-                g.put(
-                    f"{name}_{function}_{reference}", where(g, zero, float(step.fill_value), value) if filled else value
+                put(
+                    g,
+                    f"{name}_{function}_{reference}",
+                    where(g, zero, float(step.fill_value), value) if filled else value,
                 )
     if step.drop_original:
-        g.drop([*step.variables, *step.reference])
+        drop(g, [*step.variables, *step.reference])
 
 # %% ../../nbs/portable/17_steps.ipynb #log1p
 def _log1p(g: Graph, x: str) -> str:
@@ -425,16 +436,16 @@ def transformation_of(g: Graph, step: Any) -> None:
         if kind == "LogCp":
             x = g.op("Add", x, g.constant(float(step.C_[name] if isinstance(step.C_, dict) else step.C_)))
         if kind in ("Log", "LogCp", "BoxCox"):
-            g.require(g.op("Greater", x, g.constant(0.0)))
+            require(g, g.op("Greater", x, g.constant(0.0)))
         if kind == "Reciprocal":
-            g.require(g.op("Not", g.op("Equal", x, g.constant(0.0))))
+            require(g, g.op("Not", g.op("Equal", x, g.constant(0.0))))
         if kind in ("Log", "LogCp"):
             value = _log(g, x, step.base)
         elif kind in ("BoxCox", "YeoJohnson"):
             value = (_box_cox if kind == "BoxCox" else _yeo_johnson)(g, x, float(step.lambda_dict_[name]))
         else:
             value = g.op("Pow", x, g.constant(float(step.exp if kind == "Power" else -1)))
-        g.put(name, value)
+        put(g, name, value)
 
 # %% ../../nbs/portable/17_steps.ipynb #mean-normalization
 @emits("feature_engine.MeanNormalizationScaler")
@@ -443,7 +454,7 @@ def mean_normalization(g: Graph, step: Any) -> None:
     require_finite(g, step.variables_)
     for name in step.variables_:
         centred = g.op("Sub", number(g, name), g.constant(float(step.mean_[name])))
-        g.put(name, g.op("Div", centred, g.constant(float(step.range_[name]))))
+        put(g, name, g.op("Div", centred, g.constant(float(step.range_[name]))))
 
 # %% ../../nbs/portable/17_steps.ipynb #bins
 BINS = ("EqualWidth", "EqualFrequency", "GeometricWidth", "Arbitrary")
@@ -464,8 +475,8 @@ def bins(g: Graph, step: Any) -> None:
         outside = g.op("Or", *(g.op("Equal", place, g.constant(float(end))) for end in (0, len(edges))))
         value = where(g, outside, math.nan, g.op("Sub", place, g.constant(1.0)))
         if getattr(step, "errors", "ignore") == "raise":
-            g.require(g.op("Not", outside))
-        g.put(name, value)
+            require(g, g.op("Not", outside))
+        put(g, name, value)
 
 # %% ../../nbs/portable/17_steps.ipynb #selection
 SELECTORS = (
@@ -489,4 +500,4 @@ SELECTORS = (
 @emits(*(f"feature_engine.{kind}" for kind in SELECTORS))
 def selection(g: Graph, step: Any) -> None:
     """Fewer columns."""
-    g.drop(step.features_to_drop_)
+    drop(g, step.features_to_drop_)

@@ -119,6 +119,15 @@ def test_kept_columns_stand_beside_the_answers(bundle: Path, source: Path) -> No
     assert [row["wind"] for row in rows] == ["2", "", "2", "0.1", "far", "-1", ""]
 
 
+def test_text_of_any_script_is_kept_and_told(bundle: Path, source: Path) -> None:
+    source.write_text(HEADER + "EWR,2,2013-01-01,Zürich ✈\nEWR,fünf,2013-01-01,日本\n", encoding="utf-8")
+
+    score_file(bundle, source, source.with_name("out.csv"), keep=["note"])
+
+    assert [row["note"] for row in read_csv(source.with_name("out.csv"))] == ["Zürich ✈", "日本"]
+    assert [row["value"] for row in read_csv(source.with_name("out.rejects.csv"))] == ["'fünf'"]
+
+
 def parquet_of(source: Path) -> Path:
     """The rows of the right length, as parquet with types of its own."""
     table = pa.table(

@@ -1,5 +1,6 @@
 """Scores: each block gets its answers, in its turn, from however many processes."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from mlops_pkg.bundle.records import Reject
 from mlops_pkg.scoring.blocks import Source
 from mlops_pkg.scoring.scores import Scored, score_blocks, score_in_processes
 from tests.conftest import ROOT
+from tests.toy import TOY, write_bundle
 
 NAMES = ["wind", "note", "origin", "start"]
 
@@ -89,6 +91,18 @@ def test_a_row_of_another_length_is_rejected_and_never_dropped(toy: Predictor) -
     assert scored.answers.label is not None
     assert scored.answers.label.tolist() == [1, -1, -1, -1]
     assert scored.kept == [["a", "", "c", ""]]
+
+
+def test_a_row_of_another_length_is_not_answered_even_where_all_may_be_missing(tmp_path: Path) -> None:
+    fields = tuple(dataclasses.replace(field, nullable=True) for field in TOY.fields)
+    lenient = Predictor.load(write_bundle(tmp_path, signature=dataclasses.replace(TOY, fields=fields)))
+
+    scored = score_one(lenient, b",,,\n,,\n")
+
+    assert scored.answers.label is not None
+    assert scored.answers.label.tolist()[1] == -1
+    assert np.isnan(scored.answers.answer).tolist() == [False, True]
+    assert [reject.record for reject in scored.answers.rejects] == [1]
 
 
 def test_a_block_without_records_has_no_answers(toy: Predictor) -> None:

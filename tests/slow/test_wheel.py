@@ -18,7 +18,7 @@ from tests.conftest import ROOT, TESTS
 
 pytestmark = pytest.mark.slow
 
-TESTED = ("core", "bundle", "portable", "pipeline")
+TESTED = ("core", "bundle", "portable", "pipeline", "scoring")
 
 
 def run(*command: str, cwd: Path) -> str:
@@ -66,7 +66,7 @@ def test_the_exported_package_passes_its_tests_with_the_extra_pipeline_alone(whe
     for name in ("params.yaml", "pyproject.toml", "requirements-pipeline.txt"):
         shutil.copy(ROOT / name, project)
     (project / "tests").mkdir()
-    for name in ("conftest.py", "sample.zip"):
+    for name in ("conftest.py", "sample.zip", "toy.py"):
         shutil.copy(TESTS / name, project / "tests")
     for name in TESTED:
         shutil.copytree(TESTS / name, project / "tests" / name)

@@ -1,0 +1,268 @@
+"""Each estimator against its graph: margins equal to the last bit for trees, and to 1e-12 for linear models."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from sklearn import ensemble, linear_model
+from sklearn.dummy import DummyClassifier
+from sklearn.pipeline import Pipeline
+
+from mlops_pkg.portable.export import (
+    CLOSED_FORM,
+    Agreement,
+    agreement,
+    export,
+    fuzzed,
+    graph_scores,
+    on_thresholds,
+    pipeline_scores,
+    threshold_agreement,
+    thresholds,
+    tolerance,
+)
+from mlops_pkg.portable.graph import UnsupportedError, open_session
+from tests.portable.cases import CASES, fitted, records
+
+ESTIMATORS = [name for name, case in CASES.items() if case.is_estimator]
+TREES = [name for name in ESTIMATORS if CASES[name].exact]
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_an_estimator_and_its_graph_give_the_same_margin(name: str) -> None:
+    it = fitted(name)
+
+    real = agreement(it.pipeline, it.session, it.frame, it.case.inputs)
+    damaged = agreement(it.pipeline, it.session, fuzzed(it.frame, it.case.inputs, 1000, seed=1), it.case.inputs)
+
+    assert tolerance(it.pipeline) == (0.0 if it.case.exact else CLOSED_FORM)
+    assert real.ok, f"real rows: {real}"
+    assert damaged.ok, f"damaged rows: {damaged}"
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_trees_agree_on_and_beside_their_thresholds(name: str) -> None:
+    it = fitted(name)
+
+    found = threshold_agreement(it.pipeline, it.frame, seed=2, limit=400)
+
+    assert found.rows == 3 * min(400, len(thresholds(it.pipeline.steps[-1][1])))
+    assert found.ok, f"{found}"
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_the_answer_is_the_rounded_probability_or_number(name: str) -> None:
+    it = fitted(name)
+
+    _, found = graph_scores(it.session, it.frame, it.case.inputs)
+
+    _, expected = pipeline_scores(it.pipeline, it.frame)
+    assert found.shape == expected.shape
+    assert np.array_equal(found, np.round(found, 9)), "more than nine decimals"
+    assert np.max(np.abs(found - expected)) < 1.001e-9, "another answer by more than one unit of the ninth decimal"
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_a_record_alone_has_the_margin_that_it_has_among_others(name: str) -> None:
+    it = fitted(name)
+
+    together = graph_scores(it.session, it.frame, it.case.inputs)[0]
+
+    alone = [graph_scores(it.session, it.frame.iloc[[row]], it.case.inputs)[0] for row in range(0, 400, 40)]
+    assert np.array_equal(np.concatenate(alone), together[::40])
+
+
+# What no graph can express.
+
+FEW: dict[str, Any] = {"n_estimators": 2, "random_state": 0}
+TWO = records()[["late", "minutes"]]
+UNSUPPORTED: dict[str, tuple[Any, Any, str]] = {
+    "an estimator": (
+        linear_model.SGDClassifier(),
+        records()["late"],
+        r"step 'model' \(sklearn.SGDClassifier\): not supported; of sklearn: ElasticNet, .*StandardScaler$",
+    ),
+    "splits by category": (
+        ensemble.HistGradientBoostingClassifier(categorical_features=[1], max_iter=5, min_samples_leaf=2),
+        (records()["seats"] == 2).astype(int),
+        r"step 'model' \(sklearn.HistGradientBoostingClassifier\): it splits by categories; encode them before it",
+    ),
+    "two outputs of a forest": (
+        ensemble.RandomForestRegressor(**FEW),
+        TWO,
+        r"step 'model' \(sklearn.RandomForestRegressor\): it has 2 outputs; one is supported",
+    ),
+    "two outputs of a line": (
+        linear_model.LinearRegression(),
+        TWO,
+        r"step 'model' \(sklearn.LinearRegression\): it has 2 outputs; one is supported",
+    ),
+    "a first guess by a model": (
+        ensemble.GradientBoostingClassifier(init=linear_model.LogisticRegression(), **FEW),
+        records()["late"],
+        r"step 'model' \(sklearn.GradientBoostingClassifier\): init=LogisticRegression: only the default or 'zero'",
+    ),
+    "a first guess by chance": (
+        ensemble.GradientBoostingClassifier(init=DummyClassifier(strategy="stratified"), **FEW),
+        records()["late"],
+        r"step 'model' \(sklearn.GradientBoostingClassifier\): init guesses at random",
+    ),
+    "one class of a forest": (
+        ensemble.ExtraTreesClassifier(**FEW),
+        np.zeros(400),
+        r"step 'model' \(sklearn.ExtraTreesClassifier\): it was fitted on one class; two are needed",
+    ),
+    "one class of boosting": (
+        ensemble.HistGradientBoostingClassifier(max_iter=2),
+        np.zeros(400),
+        r"step 'model' \(sklearn.HistGradientBoostingClassifier\): it was fitted on one class; two are needed",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", UNSUPPORTED)
+def test_what_no_graph_can_express_is_refused_in_one_line(what: str) -> None:
+    model, target, message = UNSUPPORTED[what]
+    pipeline = Pipeline([("model", model)]).fit(records()[["wind", "seats"]], target)
+
+    with pytest.raises(UnsupportedError, match=f"^{message}") as refusal:
+        export(pipeline, {"wind": "number", "seats": "number"})
+
+    assert len(str(refusal.value).splitlines()) == 1
+
+
+def test_a_model_without_names_must_get_as_many_columns_as_it_was_fitted_on() -> None:
+    pipeline = Pipeline([("model", linear_model.Ridge())]).fit(records()[["wind", "seats"]].to_numpy(), TWO["minutes"])
+
+    with pytest.raises(UnsupportedError, match=r"fitted on 2 columns, and the steps before it give 1$"):
+        export(pipeline, {"wind": "number"})
+
+
+# Would a wrong graph be noticed?
+
+Change = Callable[[onnx.GraphProto, onnx.NodeProto], None]
+
+
+def part(node: onnx.NodeProto, name: str) -> onnx.AttributeProto:
+    """An attribute of a node."""
+    return next(attribute for attribute in node.attribute if attribute.name == name)
+
+
+def edit(node: onnx.NodeProto, name: str, change: Callable[[Any], Any]) -> None:
+    """Change the numbers in a tensor of a node."""
+    tensor = part(node, name).t
+    tensor.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(tensor).copy()), tensor.name))
+
+
+def nearest_thresholds(graph: onnx.GraphProto, trees: onnx.NodeProto) -> None:
+    """Thresholds rounded to the nearest 32-bit float."""
+    edit(trees, "nodes_splits", lambda values: values.astype(np.float32).astype(np.float64))
+
+
+def single_precision(graph: onnx.GraphProto, trees: onnx.NodeProto) -> None:
+    """Rows, thresholds and leaves as 32-bit floats, as converters usually have it."""
+    for name in ("nodes_splits", "leaf_weights"):
+        edit(trees, name, lambda values: values.astype(np.float32))
+    place = list(graph.node).index(trees)
+    graph.node.insert(place, helper.make_node("Cast", [trees.input[0]], ["single"], to=TensorProto.FLOAT))
+    graph.node.insert(place + 2, helper.make_node("Cast", ["sum"], [trees.output[0]], to=TensorProto.DOUBLE))
+    graph.node[place + 1].input[0], graph.node[place + 1].output[0] = "single", "sum"
+
+
+def baseline_left_out(graph: onnx.GraphProto, trees: onnx.NodeProto) -> None:
+    """The first leaf, which is the baseline, adds nothing."""
+    edit(trees, "leaf_weights", lambda values: np.r_[0.0, values[1:]])
+
+
+def tree_left_out(graph: onnx.GraphProto, trees: onnx.NodeProto) -> None:
+    """The last tree adds nothing."""
+    first = max(part(trees, "tree_roots").ints)
+    ways = [part(trees, f"nodes_{side}nodeids").ints[first:] for side in ("true", "false")]
+    ends = [part(trees, f"nodes_{side}leafs").ints[first:] for side in ("true", "false")]
+    leaves = [
+        way for sides, leafs in zip(ways, ends, strict=True) for way, leaf in zip(sides, leafs, strict=True) if leaf
+    ]
+    edit(trees, "leaf_weights", lambda values: np.where(np.isin(np.arange(len(values)), leaves), 0.0, values))
+
+
+def features_swapped(graph: onnx.GraphProto, trees: onnx.NodeProto) -> None:
+    """Two columns of the matrix change places."""
+    columns = next(node for node in graph.node if node.op_type == "Concat")
+    columns.input[0], columns.input[1] = columns.input[1], columns.input[0]
+
+
+def missing_goes_the_other_way(graph: onnx.GraphProto, trees: onnx.NodeProto) -> None:
+    """What is missing goes to the other side of every split."""
+    ways = part(trees, "nodes_missing_value_tracks_true").ints
+    ways[:] = [1 - way for way in ways]
+
+
+def under_is_under_or_on(graph: onnx.GraphProto, trees: onnx.NodeProto) -> None:
+    """A value on a threshold goes to the other side."""
+    edit(trees, "nodes_modes", np.ones_like)
+
+
+def with_fault(name: str, fault: Change) -> tuple[Agreement, Agreement]:
+    """How a graph with a fault agrees on real rows, and on rows that lie on thresholds."""
+    it = fitted(name)
+    made = onnx.load_from_string(it.content)
+    fault(made.graph, next(node for node in made.graph.node if node.op_type == "TreeEnsemble"))
+    session = open_session(made.SerializeToString())
+    edges = on_thresholds(it.pipeline.steps[-1][1], it.frame, seed=2)
+    real, beside = (agreement(it.pipeline, session, rows, it.case.inputs) for rows in (it.frame, edges))
+    return real, beside
+
+
+BOOSTED = ("HistGradientBoostingClassifier two classes", "HistGradientBoostingRegressor squared_error")
+CLASSIC = ("GradientBoostingClassifier log_loss", "RandomForestClassifier two classes", "ExtraTreesRegressor")
+
+
+@pytest.mark.parametrize("name", BOOSTED)
+def test_rounded_thresholds_show_where_rows_lie_on_them(name: str) -> None:
+    _, edges = with_fault(name, nearest_thresholds)
+
+    assert edges.differing > 30, f"a graph with rounded thresholds is not noticed: {edges}"
+
+
+@pytest.mark.parametrize("fault", [single_precision, tree_left_out, features_swapped])
+@pytest.mark.parametrize("name", BOOSTED + CLASSIC)
+def test_a_wrong_graph_shows_on_real_rows(name: str, fault: Change) -> None:
+    real, _ = with_fault(name, fault)
+
+    assert real.differing > 30, f"{fault.__name__} is not noticed: {real}"
+
+
+@pytest.mark.parametrize("name", [*BOOSTED, CLASSIC[0]])
+def test_a_baseline_left_out_shows_on_every_row(name: str) -> None:
+    real, _ = with_fault(name, baseline_left_out)
+
+    assert real.differing == real.rows
+
+
+@pytest.mark.parametrize("name", BOOSTED)
+def test_a_missing_value_on_the_wrong_side_shows(name: str) -> None:
+    real, _ = with_fault(name, missing_goes_the_other_way)
+
+    assert real.differing > 10, f"{real}"
+
+
+@pytest.mark.parametrize("name", BOOSTED + CLASSIC[:2])  # no 32-bit float lies on a threshold of an extra tree
+def test_a_value_on_a_threshold_that_goes_the_wrong_way_shows(name: str) -> None:
+    _, edges = with_fault(name, under_is_under_or_on)
+
+    assert edges.differing > 30, f"{edges}"
+
+
+def test_a_coefficient_that_is_off_by_a_billionth_shows() -> None:
+    it = fitted("Ridge scaled")
+    made = onnx.load_from_string(it.content)
+    product = next(node for node in made.graph.node if node.op_type == "MatMul")
+    weights = next(constant for constant in made.graph.initializer if constant.name == product.input[1])
+    weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights) * (1 + 1e-9), weights.name))
+
+    found = agreement(it.pipeline, open_session(made.SerializeToString()), it.frame, it.case.inputs)
+
+    assert found.differing > 300, f"{found}"
