@@ -38,9 +38,10 @@ test: run  ## lint, types, import rules, all quick tests, and every notebook aga
 test-slow: run  ## what needs minutes or whole environments: kills, cold builds, the wheel, nbdev 3
 	@python -m pytest -m slow
 
-campaign: run  ## the long form of the kill and fuzz tests; the figures go to benchmarks/
+campaign: run  ## the long form of the kill, fuzz and parity tests; the figures go to benchmarks/
 	@python -m benchmarks.kills
 	@python -m benchmarks.fuzz
+	@python -m benchmarks.portable
 
 setup: $(READY)  ## make .venv and install the locked, hash-checked dependencies
 

@@ -11,9 +11,14 @@ from click.testing import CliRunner
 from mlops_pkg.cli import commands
 from mlops_pkg.core.params import UserError, load_params
 from mlops_pkg.core.stage import STAGES
+from mlops_pkg.portable.export import supported
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
+PORTABLE, INFERENCE = (
+    json.loads((ROOT / "benchmarks" / f"{name}.json").read_text()) for name in ("portable", "inference")
+)
+COSTS = ("one_record_ms", "rows_per_second")
 METRICS = json.loads((ROOT / "artifacts" / "evaluate" / "comparison.json").read_text())
 
 
@@ -64,6 +69,40 @@ def test_its_figures_are_those_of_the_last_build(metric: str) -> None:
     ]
 
 
+def test_its_table_of_types_is_the_measured_one() -> None:
+    measured = {kind: entry["parity"] for group in ("steps", "estimators") for kind, entry in PORTABLE[group].items()}
+    libraries = {"feature-engine": "feature_engine", "this package": "mlops_pkg", "scikit-learn": "sklearn"}
+    told = {
+        f"{libraries[library]}.{name}": exact
+        for library, *cells in re.findall(
+            r"^\| (feature-engine|this package|scikit-learn) \| (.*) \| (.*) \|$", README, re.M
+        )
+        for cell, exact in zip(cells, (True, False), strict=True)
+        for name in filter(None, cell.strip().split(", "))
+    }
+
+    assert told == {kind: parity == "bit-equal" for kind, parity in measured.items()}
+    assert all(entry["largest"] <= 1e-12 for group in ("steps", "estimators") for entry in PORTABLE[group].values())
+    assert sorted(measured) == supported()
+
+
+def test_its_campaign_is_the_measured_one() -> None:
+    campaign = PORTABLE["campaign"].values()
+
+    assert f"asked {sum(asked['rows'] for asked in campaign):,} damaged" in README
+    assert {asked["differing"] for asked in campaign} == {0}
+    assert min(asked["rows"] for asked in campaign) >= 1_000_000
+
+
+def test_its_costs_are_the_measured_ones() -> None:
+    one, many = ([INFERENCE[key][way] for way in ("pipeline", "graph", "predictor")] for key in COSTS)
+    peaks = INFERENCE["predict_memory_mb"]
+
+    assert f"| one record | {' | '.join(f'{value:.3g} ms' for value in one)} |" in README
+    assert f"| rows a second, one core | {' | '.join(f'{value:,}' for value in many)} |" in README
+    assert f"{peaks['1x']:.0f} MB for 10,000 rows and {peaks['30x']:.0f} MB for 300,000" in README
+
+
 def test_the_message_it_quotes_is_the_message() -> None:
     with pytest.raises(UserError) as raised:
         load_params(ROOT / "params.yaml", {"train": {"max_itr": 50}})
@@ -72,7 +111,7 @@ def test_the_message_it_quotes_is_the_message() -> None:
 
 
 def test_it_is_short_enough_to_be_read() -> None:
-    assert len(README.splitlines()) < 180
+    assert len(README.splitlines()) < 210
 
 
 def test_the_command_line_is_the_module() -> None:

@@ -161,7 +161,7 @@ def tree_ensemble(g: Graph, x: str, ensemble: Ensemble, targets: int = 1) -> str
 # %% ../../nbs/portable/18_estimators.ipynb #answers
 def _logistic(g: Graph, x: str) -> str:
     """1 / (1 + exp(-x))."""
-    return g.op("Div", g.constant(1.0), g.op("Add", g.constant(1.0), g.op("Exp", g.op("Neg", x))))
+    return g.op("Reciprocal", g.op("Add", g.constant(1.0), g.op("Exp", g.op("Neg", x))))
 
 
 def _normalised(g: Graph, x: str) -> str:

@@ -93,15 +93,25 @@ REFUSALS = (TypeError, ValueError, OverflowError)
 
 
 def _ask(pipeline: Pipeline, frame: pd.DataFrame) -> np.ndarray:
-    """Margin and answer of the fitted pipeline: 2 x rows, or 2 x rows x classes."""
+    """Margin, answer and size of the fitted pipeline: 3 x rows, or 3 x rows x classes."""
     estimator = pipeline.steps[-1][1]
     X = pipeline[:-1].transform(frame) if len(pipeline.steps) > 1 else frame
     if not hasattr(estimator, "classes_"):
         answer = estimator.predict(X)
-        return np.stack([estimator._raw_predict(X).ravel() if hasattr(estimator, "_predictors") else answer, answer])
-    answer = estimator.predict_proba(X)
-    answer = answer[:, 1] if len(estimator.classes_) == 2 else answer
-    return np.stack([estimator.decision_function(X) if hasattr(estimator, "decision_function") else answer, answer])
+        margin = estimator._raw_predict(X).ravel() if hasattr(estimator, "_predictors") else answer
+    else:
+        answer = estimator.predict_proba(X)
+        answer = answer[:, 1] if len(estimator.classes_) == 2 else answer
+        margin = estimator.decision_function(X) if hasattr(estimator, "decision_function") else answer
+    return np.stack([margin, answer, _size(estimator, X, margin)])
+
+# %% ../../nbs/portable/19_export.ipynb #size
+def _size(estimator: Any, X: Any, margin: np.ndarray) -> np.ndarray:
+    """What a difference of margins is measured against: for a linear model its terms, which may cancel out."""
+    if not hasattr(estimator, "coef_"):
+        return np.asarray(np.abs(margin))
+    terms = np.abs(np.asarray(X, dtype=np.float64)) @ np.abs(np.atleast_2d(estimator.coef_)).T
+    return np.reshape(terms + np.abs(estimator.intercept_), margin.shape)
 
 # %% ../../nbs/portable/19_export.ipynb #ask-in-parts
 def _ask_in_parts(pipeline: Pipeline, frame: pd.DataFrame) -> Iterator[np.ndarray | int]:
@@ -117,18 +127,24 @@ def _ask_in_parts(pipeline: Pipeline, frame: pd.DataFrame) -> Iterator[np.ndarra
             yield from _ask_in_parts(pipeline, frame.iloc[middle:])
 
 
+def _all_scores(pipeline: Pipeline, frame: pd.DataFrame) -> np.ndarray:
+    """Margin, answer and size for each row; NaN for a row that the pipeline refuses."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        parts = list(_ask_in_parts(pipeline, frame))
+    shape = next((part.shape[2:] for part in parts if isinstance(part, np.ndarray)), ())
+    known = [np.full((3, part, *shape), np.nan) if isinstance(part, int) else part for part in parts]
+    return np.concatenate(known, axis=1)
+
+
 def pipeline_scores(
     pipeline: Pipeline,
     frame: pd.DataFrame,  # raw records, the columns that the pipeline was fitted on
 ) -> tuple[np.ndarray, np.ndarray]:
     """Margin and answer, rounded to 9 decimals, for each row; NaN for a row that the pipeline refuses."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        parts = list(_ask_in_parts(pipeline, frame))
-    shape = next((part.shape[2:] for part in parts if isinstance(part, np.ndarray)), ())
-    known = [np.full((2, part, *shape), np.nan) if isinstance(part, int) else part for part in parts]
-    margin, answer = np.concatenate(known, axis=1)
-    return margin, np.round(answer, DECIMALS)
+    margin, answer, _ = _all_scores(pipeline, frame)
+    with np.errstate(over="ignore"):
+        return margin, np.round(answer, DECIMALS)
 
 # %% ../../nbs/portable/19_export.ipynb #agreement
 EXACT = ("Boosting", "RandomForest", "ExtraTrees")
@@ -163,12 +179,14 @@ def compare(
     expected: np.ndarray,  # the pipeline's margins: rows, or rows x classes
     found: np.ndarray,  # the graph's
     allowed: float,  # relative difference
+    size: np.ndarray | None = None,  # what it is relative to; default: the margins
 ) -> Agreement:
     """The agreement of two sets of margins."""
-    expected, found = (margins.reshape(len(margins), -1) for margins in (expected, found))
+    size = np.abs(expected) if size is None else size
+    expected, found, size = (margins.reshape(len(margins), -1) for margins in (expected, found, size))
     with np.errstate(invalid="ignore"):
         gap = np.abs(found - expected)
-        close = (found == expected) | (np.isfinite(expected) & (gap <= allowed * np.maximum(1.0, np.abs(expected))))
+        close = (found == expected) | (np.isfinite(expected) & (gap <= allowed * np.maximum(1.0, size)))
     refused = np.isnan(expected)
     differs = np.any(np.where(refused, ~np.isnan(found), ~close), axis=1)
     rows = np.flatnonzero(differs)
@@ -187,11 +205,11 @@ def agreement(
     found = graph_scores(session, frame, inputs)[0]
     refused = np.isnan(found.reshape(len(found), -1)[:, 0])
     rows = np.sort(np.r_[np.flatnonzero(~refused), np.flatnonzero(refused)[:alone]])
-    expected = np.full(found.shape, np.nan)
+    expected, size = np.full(found.shape, np.nan), np.full(found.shape, np.nan)
     for part in (np.flatnonzero(~refused), *np.split(np.flatnonzero(refused)[:alone], range(1, alone + 1))):
         if len(part):
-            expected[part] = pipeline_scores(pipeline, frame[list(inputs)].iloc[part])[0]
-    agreed = compare(expected[rows], found[rows], tolerance(pipeline))
+            expected[part], _, size[part] = _all_scores(pipeline, frame[list(inputs)].iloc[part])
+    agreed = compare(expected[rows], found[rows], tolerance(pipeline), size[rows])
     return agreed if agreed.first is None else replace(agreed, first=int(rows[agreed.first]))
 
 # %% ../../nbs/portable/19_export.ipynb #fuzzed

@@ -51,7 +51,8 @@ def nearly_neutral(
     """Whether onnxruntime would take the operation for one that changes nothing, though it changes something."""
     if value is None or kind not in NEUTRAL or value.size != 1 or value.dtype != np.float64:
         return False
-    return bool(np.float32(value.item()) == NEUTRAL[kind] != value.item())
+    with np.errstate(over="ignore"):
+        return bool(np.float32(value.item()) == NEUTRAL[kind] != value.item())
 
 # %% ../../nbs/portable/16_graph.ipynb #graph-class
 @dataclass
@@ -289,7 +290,8 @@ def model(
     columns = [helper.make_tensor_value_info(name, INPUTS[kind][1], ["rows"]) for name, kind in inputs.items()]
     shape: list[str | int | None] = ["rows"] if width == 1 else ["rows", width]
     outputs = [helper.make_tensor_value_info(name, TensorProto.DOUBLE, shape) for name in ("margin", "answer")]
-    constants = [numpy_helper.from_array(value, name) for name, value in g.constants.items()]
+    used = {name for node in g.nodes for name in node.input}
+    constants = [numpy_helper.from_array(value, name) for name, value in g.constants.items() if name in used]
     body = helper.make_graph(g.nodes, "model", columns, outputs, constants)
     opsets = [helper.make_opsetid(*opset) for opset in OPSETS]
     made = helper.make_model(body, ir_version=IR_VERSION, opset_imports=opsets, producer_name="mlops_pkg")

@@ -419,11 +419,17 @@ def _yeo_johnson(g: Graph, x: str, power: float) -> str:
     return g.op("Where", g.op("GreaterOrEqual", x, zero), positive, negative)
 
 # %% ../../nbs/portable/17_steps.ipynb #transformations
+def _power(g: Graph, x: str, exponent: float) -> str:
+    """The power of a number, by numpy's own short cuts; a division 1 / x would be fused with what follows it."""
+    short = {0.5: "Sqrt", -1.0: "Reciprocal"}
+    return g.op(short[exponent], x) if exponent in short else g.op("Pow", x, g.constant(exponent))
+
+
 def _log(g: Graph, x: str, base: str) -> str:
     """The logarithm to the base e or 10."""
     return g.op("Log", x) if base == "e" else g.op("Div", g.op("Log", x), g.constant(math.log(10.0)))
 
-
+# %% ../../nbs/portable/17_steps.ipynb #apply-transformations
 @emits(
     *(f"feature_engine.{kind}Transformer" for kind in ("Log", "LogCp", "BoxCox", "YeoJohnson", "Power", "Reciprocal"))
 )
@@ -444,7 +450,7 @@ def transformation_of(g: Graph, step: Any) -> None:
         elif kind in ("BoxCox", "YeoJohnson"):
             value = (_box_cox if kind == "BoxCox" else _yeo_johnson)(g, x, float(step.lambda_dict_[name]))
         else:
-            value = g.op("Pow", x, g.constant(float(step.exp if kind == "Power" else -1)))
+            value = _power(g, x, -1.0 if kind == "Reciprocal" else float(step.exp))
         put(g, name, value)
 
 # %% ../../nbs/portable/17_steps.ipynb #mean-normalization

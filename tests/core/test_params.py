@@ -69,7 +69,10 @@ def test_the_projects_own_params_are_valid() -> None:
         ({"evaluate": {"bootstrp": 50}}, "params.yaml: evaluate.bootstrp: unknown key; did you mean 'bootstrap'?"),
         ({"package": {"nmae": "x"}}, "params.yaml: package.nmae: unknown key; did you mean 'name'?"),
         # nothing near: all valid names
-        ({"package": {"zzz": "x"}}, "params.yaml: package.zzz: unknown key; valid names: description, name"),
+        (
+            {"package": {"zzz": "x"}},
+            "params.yaml: package.zzz: unknown key; valid names: description, intended_use, limits, name",
+        ),
         # wrong types
         ({"seed": "0"}, 'params.yaml: seed = "0": input should be a valid integer'),
         ({"seed": True}, "params.yaml: seed = true: input should be a valid integer"),

@@ -1,6 +1,6 @@
 """Random pipelines on random records: the graph answers as the pipeline does, and refuses what it refuses.
 
-More of them: RANDOM_PIPELINES=3000 python -m pytest tests/portable/test_random_pipelines.py
+More of them: RANDOM_PIPELINES=3000 python -m pytest tests/fuzz/test_pipelines.py
 """
 
 import os
@@ -34,7 +34,7 @@ from mlops_pkg.portable.graph import open_session
 from mlops_pkg.portable.transformers import RoundedCyclicalFeatures
 from tests.portable.cases import ask_features, hard_rows
 
-EXAMPLES = int(os.environ.get("RANDOM_PIPELINES", "40"))
+EXAMPLES = int(os.environ.get("RANDOM_PIPELINES", "30"))
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 one_of = st.sampled_from
@@ -330,6 +330,11 @@ class Built:
         return f"{self.inputs}\n  {steps}\n{self.frame.head()}"
 
 
+def is_text(value: Any) -> bool:
+    """Whether a value is a text, or missing."""
+    return isinstance(value, str) or bool(pd.isna(value))
+
+
 @st.composite
 def pipelines(draw: Draw) -> Built:
     """Random steps, as far as they can be fitted one after the other, and a random estimator."""
@@ -342,6 +347,8 @@ def pipelines(draw: Draw) -> Built:
 
     def add(step: Any) -> bool:
         nonlocal X
+        if isinstance(step, encoding.RareLabelEncoder) and not X[step.variables].map(is_text).all(axis=None):
+            return False  # numbers of bins as objects: a graph groups text alone
         try:
             made = step.fit(X, y).transform(X)
         except (TypeError, ValueError, KeyError, IndexError, OverflowError, AttributeError, ZeroDivisionError):

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pandas as pd
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from sklearn import ensemble, linear_model
@@ -36,7 +37,7 @@ def test_an_estimator_and_its_graph_give_the_same_margin(name: str) -> None:
     it = fitted(name)
 
     real = agreement(it.pipeline, it.session, it.frame, it.case.inputs)
-    damaged = agreement(it.pipeline, it.session, fuzzed(it.frame, it.case.inputs, 1000, seed=1), it.case.inputs)
+    damaged = agreement(it.pipeline, it.session, fuzzed(it.frame, it.case.inputs, 600, seed=1), it.case.inputs)
 
     assert tolerance(it.pipeline) == (0.0 if it.case.exact else CLOSED_FORM)
     assert real.ok, f"real rows: {real}"
@@ -266,3 +267,21 @@ def test_a_coefficient_that_is_off_by_a_billionth_shows() -> None:
     found = agreement(it.pipeline, open_session(made.SerializeToString()), it.frame, it.case.inputs)
 
     assert found.differing > 300, f"{found}"
+
+
+def test_what_is_left_of_large_terms_may_differ_as_far_as_their_last_bits() -> None:
+    inputs = {"wind": "number", "temp": "number"}
+    rows = pd.DataFrame({"wind": [1e8, 1e300, 3.0], "temp": [1e8, 1e300, 4.0]})
+    model = linear_model.LinearRegression(fit_intercept=False).fit(rows, [0.0, 1.0, 2.0])
+    model.coef_ = np.array([1.0, -1.0])
+    pipeline = Pipeline([("model", model)])
+    made = onnx.load_from_string(export(pipeline, inputs))
+    product = next(node for node in made.graph.node if node.op_type == "MatMul")
+    weights = next(constant for constant in made.graph.initializer if constant.name == product.input[1])
+    last_bit = numpy_helper.to_array(weights) * np.array([[1.0 + 2**-52], [1.0]])
+    weights.CopyFrom(numpy_helper.from_array(last_bit, weights.name))
+
+    found = agreement(pipeline, open_session(made.SerializeToString()), rows, inputs)
+
+    assert found.largest > 1e-9, "then nothing is left that could differ"
+    assert found.ok, f"{found}"

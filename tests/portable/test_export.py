@@ -135,6 +135,7 @@ def test_threads_and_hash_seeds_do_not_change_a_byte(built: Path, threads: int, 
 
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", PRINT_DIGESTS, str(built), *names],
+        cwd=ROOT,
         env=os.environ | threading | {"PYTHONHASHSEED": seed, "PYTHONPATH": path},
         capture_output=True,
         text=True,
@@ -301,6 +302,15 @@ def test_a_pipeline_that_refuses_every_row_answers_nothing() -> None:
 
     assert np.isnan(margin).all()
     assert margin.shape == (5,)
+
+
+@pytest.mark.filterwarnings("error:overflow encountered in multiply")
+def test_an_answer_that_is_too_large_to_be_rounded_warns_nobody() -> None:
+    it = fitted("Ridge one feature")
+
+    _, answer = pipeline_scores(it.pipeline, it.frame.iloc[:1].assign(temp=-1e308))
+
+    assert np.isinf(answer).all()
 
 
 # The comparison.

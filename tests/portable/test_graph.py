@@ -354,6 +354,25 @@ def test_a_file_says_what_it_needs_and_nothing_of_the_machine() -> None:
     assert [value.name for value in made.graph.output] == ["margin", "answer"]
 
 
+def test_no_constant_is_left_over() -> None:
+    g = make_graph()
+    finish(g, g.op("Mul", "wind", g.constant(1 + 1e-9)), "gust")
+
+    made = onnx.load_from_string(model(g, INPUTS))
+
+    taken = {name for node in made.graph.node for name in node.input}
+    assert {constant.name for constant in made.graph.initializer} <= taken
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_constant_that_no_32_bit_float_can_hold_is_as_good_as_any() -> None:
+    g = make_graph()
+
+    held = answers(g, g.op("Mul", "wind", g.constant(1e308)), wind=[0.5, -1.0])
+
+    assert held.tolist() == [5e307, -1e308]
+
+
 def test_equal_graphs_are_equal_bytes() -> None:
     contents = set()
     for _ in range(2):

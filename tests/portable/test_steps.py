@@ -50,6 +50,24 @@ def test_a_step_and_its_graph_give_the_same_columns(name: str) -> None:
     assert damaged <= allowed, f"on damaged records a feature differs by {damaged:.3g}"
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "PowerTransformer 0.5",
+        "PowerTransformer -1",
+        "PowerTransformer 2",
+        "ReciprocalTransformer",
+    ],
+)
+def test_roots_squares_and_reciprocals_are_equal_on_a_hundred_thousand_numbers(name: str) -> None:
+    drawn = np.random.default_rng(0).lognormal(0.0, 8.0, (100_000, 2))
+
+    largest, answered = features_difference(name, pd.DataFrame(drawn, columns=["wind", "temp"]))
+
+    assert answered == 100_000
+    assert largest == 0.0
+
+
 def test_the_calendar_is_right_on_every_day_of_five_centuries() -> None:
     days = np.arange("1700-01-01", "2200-01-01", dtype="datetime64[D]").astype("datetime64[us]")
     frame = pd.DataFrame({"at": days + np.arange(len(days)) * np.timedelta64(7919, "s") % np.timedelta64(1, "D")})
