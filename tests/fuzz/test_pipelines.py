@@ -20,19 +20,10 @@ from hypothesis import strategies as st
 from sklearn import ensemble, linear_model, preprocessing
 from sklearn.pipeline import Pipeline
 
-from mlops_pkg.portable.export import (
-    Agreement,
-    compare,
-    export,
-    fuzzed,
-    graph_scores,
-    pipeline_scores,
-    threshold_agreement,
-    tolerance,
-)
+from mlops_pkg.portable.export import agreement, export, fuzzed, graph_scores, threshold_agreement
 from mlops_pkg.portable.graph import open_session
 from mlops_pkg.portable.transformers import RoundedCyclicalFeatures
-from tests.portable.cases import ask_features, hard_rows
+from tests.portable.cases import hard_rows
 
 EXAMPLES = int(os.environ.get("RANDOM_PIPELINES", "30"))
 
@@ -126,7 +117,7 @@ def indicator(draw: Draw, now: Columns) -> Any:
 
 def encoder(draw: Draw, now: Columns) -> Any:
     """Numbers for texts, or for numbers."""
-    numbers = not now.texts or draw(st.integers(0, 3)) == 0
+    numbers = not now.texts or bool(now.numbers and draw(st.integers(0, 3)) == 0)
     options = {"variables": draw(some(now.numbers if numbers else now.texts)), "ignore_format": numbers}
     missing, unseen = {"missing_values": draw(one_of(["ignore", "raise"]))}, draw(one_of(["ignore", "encode", "raise"]))
     makers: dict[str, Callable[[], Any]] = {
@@ -391,26 +382,6 @@ def pipelines(draw: Draw) -> Built:
 # The comparison.
 
 
-def size_of_sum(built: Built, rows: pd.DataFrame) -> np.ndarray[Any, Any]:
-    """For a linear model how large the terms are that it adds up: what cancels out leaves their last bits."""
-    features, estimator = ask_features(built.pipeline, rows), built.pipeline.steps[-1][1]
-    with np.errstate(over="ignore", invalid="ignore"):
-        terms = np.abs(features) @ np.abs(np.atleast_2d(estimator.coef_)).T + np.abs(estimator.intercept_)
-    return np.max(terms, axis=1)
-
-
-def difference(built: Built, rows: pd.DataFrame, found: np.ndarray[Any, Any]) -> Agreement:
-    """How the graph's margins compare with the pipeline's."""
-    expected = pipeline_scores(built.pipeline, rows)[0].reshape(found.shape)
-    if not built.linear:
-        return compare(expected, found, tolerance(built.pipeline))
-    answered = ~np.isnan(expected.reshape(len(rows), -1)[:, 0])
-    size = np.ones(len(rows))
-    size[answered] = np.maximum(1.0, size_of_sum(built, rows[answered])) if answered.any() else 1.0
-    with np.errstate(over="ignore", invalid="ignore"):
-        return compare((expected.T / size).T, (found.T / size).T, tolerance(built.pipeline))
-
-
 @settings(
     max_examples=EXAMPLES,
     deadline=None,
@@ -429,14 +400,13 @@ def test_the_graph_of_any_pipeline_answers_as_the_pipeline(built: Built, seed: i
         [built.frame, fuzzed(built.frame, built.inputs, 100, seed), hard.sample(min(20, len(hard)), random_state=seed)]
     )
 
-    found = graph_scores(session, rows, built.inputs)[0]
+    agreed = agreement(built.pipeline, session, rows, built.inputs, alone=len(rows))
 
-    agreed = difference(built, rows, found)
-    assert agreed.ok, f"{agreed}\n{rows.iloc[agreed.first].to_dict()}\n{found[agreed.first]}\n{built}"
+    assert agreed.ok, f"{agreed}\n{rows.iloc[agreed.first or 0].to_dict()}\n{built}"
     if not built.linear:
-        at = threshold_agreement(built.pipeline, built.frame, seed, limit=50)
-        assert at.ok, f"on thresholds {at}\n{built}"
-        alone = np.concatenate(
-            [graph_scores(session, rows.iloc[[row]], built.inputs)[0] for row in range(0, len(rows), 40)]
-        )
-        assert np.array_equal(alone, found[::40], equal_nan=True), f"a record alone is answered otherwise\n{built}"
+        edges = threshold_agreement(built.pipeline, built.frame, seed, limit=50)
+        assert edges.ok, f"on thresholds {edges}\n{built}"
+        few = rows[::40]
+        together = graph_scores(session, few, built.inputs)[0]
+        alone = [graph_scores(session, few.iloc[[row]], built.inputs)[0] for row in range(len(few))]
+        assert np.array_equal(np.concatenate(alone), together, equal_nan=True), f"a record alone differs\n{built}"
