@@ -100,6 +100,8 @@ def test_its_costs_are_the_measured_ones() -> None:
 
     assert f"| one record | {' | '.join(f'{value:.3g} ms' for value in one)} |" in README
     assert f"| rows a second, one core | {' | '.join(f'{value:,}' for value in many)} |" in README
+    assert f"graph is {INFERENCE['one_record_times_faster']['graph']:.0f} times faster than the pipeline" in README
+    assert f"takes {INFERENCE['rows_times_faster']['graph']:.1f} times as many rows" in README
     assert f"{peaks['1x']:.0f} MB for 10,000 rows and {peaks['30x']:.0f} MB for 300,000" in README
 
 

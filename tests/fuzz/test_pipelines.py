@@ -338,8 +338,9 @@ def pipelines(draw: Draw) -> Built:
 
     def add(step: Any) -> bool:
         nonlocal X
-        if isinstance(step, encoding.RareLabelEncoder) and not X[step.variables].map(is_text).all(axis=None):
-            return False  # numbers of bins as objects: a graph groups text alone
+        textual = isinstance(step, encoding.RareLabelEncoder | imputation.CategoricalImputer)
+        if textual and not X[step.variables].map(is_text).all(axis=None):
+            return False  # numbers of bins as objects: a graph groups and fills text alone
         try:
             made = step.fit(X, y).transform(X)
         except (TypeError, ValueError, KeyError, IndexError, OverflowError, AttributeError, ZeroDivisionError):
