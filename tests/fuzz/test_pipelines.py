@@ -4,7 +4,6 @@ More of them: RANDOM_PIPELINES=3000 python -m pytest tests/fuzz/test_pipelines.p
 """
 
 import os
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +20,7 @@ from sklearn import ensemble, linear_model, preprocessing
 from sklearn.pipeline import Pipeline
 
 from mlops_pkg.portable.export import agreement, export, fuzzed, graph_scores, threshold_agreement
-from mlops_pkg.portable.graph import open_session
+from mlops_pkg.portable.graph import UnsupportedError, open_session
 from mlops_pkg.portable.transformers import RoundedCyclicalFeatures
 from tests.portable.cases import hard_rows
 
@@ -321,11 +320,6 @@ class Built:
         return f"{self.inputs}\n  {steps}\n{self.frame.head()}"
 
 
-def is_text(value: Any) -> bool:
-    """Whether a value is a text, or missing."""
-    return isinstance(value, str) or bool(pd.isna(value))
-
-
 @st.composite
 def pipelines(draw: Draw) -> Built:
     """Random steps, as far as they can be fitted one after the other, and a random estimator."""
@@ -338,9 +332,6 @@ def pipelines(draw: Draw) -> Built:
 
     def add(step: Any) -> bool:
         nonlocal X
-        textual = isinstance(step, encoding.RareLabelEncoder | imputation.CategoricalImputer)
-        if textual and not X[step.variables].map(is_text).all(axis=None):
-            return False  # numbers of bins as objects: a graph groups and fills text alone
         try:
             made = step.fit(X, y).transform(X)
         except (TypeError, ValueError, KeyError, IndexError, OverflowError, AttributeError, ZeroDivisionError):
@@ -393,9 +384,11 @@ def pipelines(draw: Draw) -> Built:
 @pytest.mark.filterwarnings("ignore")
 @given(pipelines(), st.integers(0, 2**32 - 1))
 def test_the_graph_of_any_pipeline_answers_as_the_pipeline(built: Built, seed: int) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    try:
         session = open_session(export(built.pipeline, built.inputs))
+    except UnsupportedError as error:
+        assume("text" not in str(error))  # numbers of bins as objects: a graph groups and fills text alone
+        raise
     hard = hard_rows(built.frame.ffill().bfill(), built.inputs)
     rows = pd.concat(
         [built.frame, fuzzed(built.frame, built.inputs, 100, seed), hard.sample(min(20, len(hard)), random_state=seed)]
