@@ -186,7 +186,7 @@ def compare(
     expected, found, size = (margins.reshape(len(margins), -1) for margins in (expected, found, size))
     with np.errstate(invalid="ignore"):
         gap = np.abs(found - expected)
-        close = (found == expected) | (np.isfinite(expected) & (gap <= allowed * np.maximum(1.0, size)))
+        close = (found == expected) | (np.isfinite(gap) & (gap <= allowed * np.maximum(1.0, size)))
     refused = np.isnan(expected)
     differs = np.any(np.where(refused, ~np.isnan(found), ~close), axis=1)
     rows = np.flatnonzero(differs)
