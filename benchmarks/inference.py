@@ -132,7 +132,7 @@ def main() -> None:
     """Measure, write the figures and the chart."""
     workspace = Workspace.find()
     params, bundle = load_params(workspace.params), workspace.root / "artifacts" / "package"
-    inputs = {name: column.kind for name, column in params.data.columns.items()}
+    inputs = params.data.kinds
     parts = [read_table(workspace.input("ingest", f"{name}.parquet")) for name in ("test", "live")]
     rows = pd.concat(parts, ignore_index=True)[list(inputs)].head(ROWS)
     model_file = workspace.input("train", "model.skops")

@@ -76,7 +76,7 @@ def held_against(
 def campaign(rows: int) -> dict[str, Any]:
     """The project's model on raw records and on its thresholds, and other trees after the same feature steps."""
     model = load_model(ROOT / "artifacts" / "train" / "model.skops")
-    inputs = {name: column.kind for name, column in load_params(ROOT / "params.yaml").data.columns.items()}
+    inputs = load_params(ROOT / "params.yaml").data.kinds
     records = pd.read_parquet(ROOT / "artifacts" / "ingest" / "test.parquet")[list(inputs)]
     train = pd.read_parquet(ROOT / "artifacts" / "features" / "train.parquet").sample(FITTED_ON, random_state=0)
     X = train[list(model[-1].feature_names_in_)]

@@ -125,6 +125,11 @@ class Data(Section):
                 raise PydanticCustomError("leak", message, {"name": name})
         return self
 
+    @property
+    def kinds(self) -> dict[str, str]:
+        """The kind of each column by its name, in order."""
+        return {name: column.kind for name, column in self.columns.items()}
+
     def names(
         self,
         kind: str | None = None,  # category, number or datetime; None for all

@@ -38,7 +38,7 @@ def make_graph(
 ) -> bytes:
     """The pipeline as ONNX; `UserError` for a step that no graph can express."""
     try:
-        return export(model, {name: column.kind for name, column in params.data.columns.items()})
+        return export(model, params.data.kinds)
     except UnsupportedError as error:
         raise UserError(f"params.yaml: the pipeline does not go into a graph: {error}") from None
 
@@ -50,7 +50,7 @@ def make_agreements(
     params: Params,
 ) -> dict[str, Agreement]:
     """How the graph's margins compare with the pipeline's on real, on damaged and on threshold rows."""
-    inputs, session = {name: column.kind for name, column in params.data.columns.items()}, open_session(graph)
+    inputs, session = params.data.kinds, open_session(graph)
     asked = {**frames, "damaged": fuzzed(frames["test"], inputs, FUZZED, params.seed)}
     found = {name: agreement(model, session, frame, inputs, ALONE) for name, frame in asked.items()}
     return {**found, "threshold": threshold_agreement(model, frames["test"][list(inputs)], params.seed)}

@@ -92,10 +92,15 @@ def graph_scores(
 REFUSALS = (TypeError, ValueError, OverflowError)
 
 
+def _features(pipeline: Pipeline, frame: pd.DataFrame) -> Any:
+    """What the estimator of the pipeline sees: a frame, or an array."""
+    return pipeline[:-1].transform(frame) if len(pipeline.steps) > 1 else frame
+
+
 def _ask(pipeline: Pipeline, frame: pd.DataFrame) -> np.ndarray:
     """Margin, answer and size of the fitted pipeline: 3 x rows, or 3 x rows x classes."""
     estimator = pipeline.steps[-1][1]
-    X = pipeline[:-1].transform(frame) if len(pipeline.steps) > 1 else frame
+    X = _features(pipeline, frame)
     if not hasattr(estimator, "classes_"):
         answer = estimator.predict(X)
         margin = estimator._raw_predict(X).ravel() if hasattr(estimator, "_predictors") else answer
@@ -204,11 +209,11 @@ def agreement(
     """Whether the graph answers each record as the pipeline does."""
     found = graph_scores(session, frame, inputs)[0]
     refused = np.isnan(found.reshape(len(found), -1)[:, 0])
-    rows = np.sort(np.r_[np.flatnonzero(~refused), np.flatnonzero(refused)[:alone]])
+    together, singly = np.flatnonzero(~refused), np.flatnonzero(refused)[:alone]
+    rows = np.sort(np.r_[together, singly])
     expected, size = np.full(found.shape, np.nan), np.full(found.shape, np.nan)
-    for part in (np.flatnonzero(~refused), *np.split(np.flatnonzero(refused)[:alone], range(1, alone + 1))):
-        if len(part):
-            expected[part], _, size[part] = _all_scores(pipeline, frame[list(inputs)].iloc[part])
+    for part in ([together] if len(together) else []) + [np.array([row]) for row in singly]:
+        expected[part], _, size[part] = _all_scores(pipeline, frame[list(inputs)].iloc[part])
     agreed = compare(expected[rows], found[rows], tolerance(pipeline), size[rows])
     return agreed if agreed.first is None else replace(agreed, first=int(rows[agreed.first]))
 
@@ -296,7 +301,7 @@ def threshold_agreement(
         return Agreement(0, 0, 0, 0.0, None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        X = pipeline[:-1].transform(frame) if len(pipeline.steps) > 1 else frame
+        X = _features(pipeline, frame)
     if isinstance(X, np.ndarray):
         X = pd.DataFrame(X, columns=[f"x{place}" for place in range(X.shape[1])])
     inputs = dict.fromkeys(X.columns, "number")

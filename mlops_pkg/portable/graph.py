@@ -214,6 +214,18 @@ def type_name(step: Any) -> str:
     """The library and the class of a step."""
     return f"{type(step).__module__.partition('.')[0]}.{type(step).__name__}"
 
+# %% ../../nbs/portable/16_graph.ipynb #emitter
+def _emitter(g: Graph, kind: str) -> Emitter:
+    """The emitter of a type, where the graph has come to a place for it."""
+    library = kind.partition(".")[0]
+    if kind not in EMITTERS:
+        known = sorted(other.partition(".")[2] for other in EMITTERS if other.startswith(f"{library}."))
+        raise UnsupportedError(f"not supported; of {library}: {', '.join(known) or 'nothing'}")
+    if g.matrix is not None and library != "sklearn":
+        told = "the columns have no names after a scaler of all; wrap the scaler in SklearnTransformerWrapper"
+        raise UnsupportedError(told)
+    return EMITTERS[kind]
+
 # %% ../../nbs/portable/16_graph.ipynb #emit
 def emit(
     g: Graph,
@@ -222,16 +234,10 @@ def emit(
 ) -> None:
     """Write one step into the graph; `UnsupportedError` names the step and what would be supported."""
     kind = type_name(step)
-    if kind not in EMITTERS:
-        library = kind.partition(".")[0]
-        known = sorted(other.partition(".")[2] for other in EMITTERS if other.startswith(f"{library}."))
-        raise UnsupportedError(f"step '{name}' ({kind}): not supported; of {library}: {', '.join(known) or 'nothing'}")
-    if g.matrix is not None and not kind.startswith("sklearn."):
-        told = "the columns have no names after a scaler of all; wrap the scaler in SklearnTransformerWrapper"
-        raise UnsupportedError(f"step '{name}' ({kind}): {told}")
     try:
+        emitter = _emitter(g, kind)
         _arrange(g, step)
-        EMITTERS[kind](g, step)
+        emitter(g, step)
     except UnsupportedError as error:
         raise UnsupportedError(f"step '{name}' ({kind}): {error}") from None
 
@@ -273,9 +279,10 @@ def finish(g: Graph, margin: str, answer: str, width: int = 1) -> None:
     shape = g.constant(np.array([-1] if width == 1 else [-1, width]))
     for name, tensor in tensors.items():
         values = g.op("Reshape", tensor, shape)
-        g.op("Where", *accepted, values, g.constant(np.nan), name=name) if accepted else g.op(
-            "Identity", values, name=name
-        )
+        if accepted:
+            g.op("Where", *accepted, values, g.constant(np.nan), name=name)
+        else:
+            g.op("Identity", values, name=name)
 
 # %% ../../nbs/portable/16_graph.ipynb #model
 def model(

@@ -206,7 +206,7 @@ def test_the_lineage_is_that_of_the_files(built: Path) -> None:
 
 def test_the_graph_of_the_bundle_answers_as_the_fitted_pipeline(built: Path) -> None:
     params = load_params(built / "params.yaml")
-    inputs = {name: column.kind for name, column in params.data.columns.items()}
+    inputs = params.data.kinds
     model = read_model(built / "artifacts" / "train" / "model.skops")
     live = read_table(built / "artifacts" / "ingest" / "live.parquet")
 

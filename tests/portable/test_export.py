@@ -117,8 +117,7 @@ from mlops_pkg.portable.persistence import load_model
 from tests.portable.cases import fitted
 
 root, *names = sys.argv[1:]
-columns = load_params(Path(root) / "params.yaml").data.columns
-inputs = {name: column.kind for name, column in columns.items()}
+inputs = load_params(Path(root) / "params.yaml").data.kinds
 print(hashlib.sha256(export(load_model(Path(root) / "artifacts/train/model.skops"), inputs)).hexdigest())
 for name in names:
     it = fitted(name)
@@ -152,7 +151,7 @@ def test_threads_and_hash_seeds_do_not_change_a_byte(built: Path, threads: int, 
 
 def inputs_of(root: Path) -> dict[str, str]:
     """The columns of a record."""
-    return {name: column.kind for name, column in load_params(root / "params.yaml").data.columns.items()}
+    return load_params(root / "params.yaml").data.kinds
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import pytest
 
 from mlops_pkg.core.params import load_params
 from mlops_pkg.core.workspace import read_table
-from mlops_pkg.proof.runtimes import closure
+from mlops_pkg.proof.runtimes import closure, write_rows
 from tests.conftest import ROOT, TESTS
 
 pytestmark = pytest.mark.slow
@@ -100,11 +100,7 @@ def test_numpy_and_onnxruntime_alone_answer_the_test_months_exactly(wheel: Path,
     run(sys.executable, "-m", "uv", "pip", "uninstall", "--quiet", "--python", str(python), "click", cwd=tmp_path)
     rows = read_table(ROOT / "artifacts" / "ingest" / "test.parquet")
     stored = read_table(ROOT / "artifacts" / "evaluate" / "predictions.parquet")
-    columns = load_params(ROOT / "params.yaml").data.columns
-    kinds = {"category": "U", "number": "f8", "datetime": "M8[us]"}
-    plain = [rows[name].fillna("") if c.kind == "category" else rows[name] for name, c in columns.items()]
-    arrays = [np.asarray(values, kinds[c.kind]) for values, c in zip(plain, columns.values(), strict=True)]
-    np.savez(tmp_path / "rows.npz", np.array(list(columns)), *arrays)
+    write_rows(tmp_path / "rows.npz", rows, load_params(ROOT / "params.yaml").data.kinds)
     np.save(tmp_path / "expected.npy", stored.loc[stored["split"] == "test", "model"].to_numpy())
     given = [str(ROOT / "artifacts" / "package"), str(tmp_path / "rows.npz"), str(tmp_path / "expected.npy")]
 
