@@ -21,7 +21,7 @@ import mlops_pkg
 from ..bundle.manifest import CARD, LINEAGE, MANIFEST, MODEL, REFERENCE, SIGNATURE, manifest_bytes, verify
 from ..bundle.signature import Field, Signature
 from ..core.data import folder_digest, listing
-from ..core.params import Column, Params, UserError
+from ..core.params import Column, Params, Section, UserError
 from ..core.workspace import Workspace, digest, read_json, read_table, write_bytes, write_json
 from .train import read_model
 from ..portable.export import Agreement, agreement, export, fuzzed, threshold_agreement
@@ -235,9 +235,10 @@ LOCK = "requirements-pipeline.txt"
 
 def _params_digests(params: Params) -> dict[str, str]:
     """The digest of each section, over its values as JSON with sorted keys."""
-    values = params.model_dump(mode="json")
-    sections = {name: json.dumps(value, sort_keys=True).encode() for name, value in values.items()}
-    return {name: hashlib.sha256(content).hexdigest() for name, content in sections.items()}
+    sections = {name: getattr(params, name) for name in Params.model_fields}
+    values = {name: x.model_dump(mode="json") if isinstance(x, Section) else x for name, x in sections.items()}
+    contents = {name: json.dumps(value, sort_keys=True).encode() for name, value in values.items()}
+    return {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
 
 # %% ../../nbs/pipeline/24_package.ipynb #make-lineage
 def make_lineage(

@@ -1,0 +1,324 @@
+"""The proof rebuild: green for a sound stage, red for everything that a stage uses and dvc.yaml does not declare."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mlops_pkg.core.params import UserError, load_params
+from mlops_pkg.core.workspace import Workspace, read_json
+from mlops_pkg.proof.lock import path_digest
+from mlops_pkg.proof.probe import readable
+from mlops_pkg.proof.rebuild import Used, declared, dvc_lines, params_text, rebuild, withhold
+from tests.conftest import ROOT
+
+CORE = ("params", "stage", "workspace")
+COMMAND = "python -m mlops_pkg.core.stage train"
+
+
+class Toy:
+    """A project of one stage, `train`, run by the package's own runner and recorded as DVC records it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        (root / "mlops_pkg" / "core").mkdir(parents=True)
+        (root / "mlops_pkg" / "pipeline").mkdir()
+        for name in CORE:
+            shutil.copy(ROOT / "mlops_pkg" / "core" / f"{name}.py", root / "mlops_pkg" / "core")
+        for folder in ("", "core", "pipeline"):
+            (root / "mlops_pkg" / folder / "__init__.py").touch()
+        shutil.copy(ROOT / "params.yaml", root)
+        (root / "data").mkdir()
+        (root / "data" / "rows.csv").write_text("distance\n1400\n544\n", encoding="utf-8")
+        self.deps = [*(f"mlops_pkg/core/{name}.py" for name in CORE), "mlops_pkg/pipeline/train.py", "data"]
+        self.params, self.outs = ["seed", "train.max_iter"], ["artifacts/train/rates.json"]
+
+    def record(self, body: str) -> None:
+        """Write the stage, whose `value` the body computes, run it here, and record what came out."""
+        lines = ["from mlops_pkg.core.workspace import write_bytes, write_json", "def run(params, workspace):"]
+        lines += [f"    {line}" for line in body.splitlines()]
+        lines += ["    write_json(workspace.output('train', 'rates.json'), {'seed': params.seed, 'value': value})"]
+        (self.root / "mlops_pkg" / "pipeline" / "train.py").write_text("\n".join(lines), encoding="utf-8")
+        subprocess.run([sys.executable, *COMMAND.split()[1:]], cwd=self.root, capture_output=True, check=True)
+        self.lock()
+
+    def lock(self) -> None:
+        """Write dvc.yaml and dvc.lock for what is here."""
+        stage = {"cmd": COMMAND, "deps": self.deps, "params": self.params, "outs": self.outs}
+        (self.root / "dvc.yaml").write_text(json.dumps({"stages": {"train": stage}}))
+        lists = {
+            kind: [{"path": path, "md5": path_digest(self.root / path)} for path in paths]
+            for kind, paths in (("deps", self.deps), ("outs", self.outs))
+        }
+        (self.root / "dvc.lock").write_text(json.dumps({"stages": {"train": {"cmd": COMMAND, **lists}}}))
+
+    def found(self) -> list[str]:
+        """What the proof finds; none where it is green."""
+        ok = rebuild(["train"], 1, Workspace(self.root))
+        written = read_json(self.root / "reports" / "rebuild.json")
+        (stage,) = written["stages"]
+        assert ok == written["ok"] == stage["ok"]
+        told = [*stage["findings"], *(str(out["difference"]) for out in stage["outputs"] if not out["equal"])]
+        assert ok == (not told)
+        return told
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Toy:
+    return Toy(tmp_path.resolve() / "toy")
+
+
+def only(found: list[str], *words: str) -> bool:
+    """Whether there is one finding, and it holds all the words."""
+    return len(found) == 1 and all(word in found[0] for word in words)
+
+
+def test_a_sound_stage_is_green_and_the_project_is_left_alone(toy: Toy) -> None:
+    toy.record("value = len((workspace.data / 'rows.csv').read_text().splitlines()) * params.train.max_iter")
+    before = {path: path.read_bytes() for path in toy.root.rglob("*") if path.is_file()}
+
+    assert toy.found() == []
+
+    after = {path: path.read_bytes() for path in toy.root.rglob("*") if path.is_file()}
+    assert after.keys() - before.keys() == {toy.root / "reports" / "rebuild.json"}
+    assert all(after[path] == content for path, content in before.items())
+
+
+FAULTS = {
+    "an undeclared helper module": (
+        "from mlops_pkg.core.helper import RATE\nvalue = RATE",
+        ("No module named 'mlops_pkg.core.helper'",),
+    ),
+    "a helper module beside the package": ("import beside\nvalue = beside.RATE", ("No module named 'beside'",)),
+    "an undeclared file, through pandas": (
+        "import pandas\nvalue = len(pandas.read_csv(workspace.root / 'extra.csv'))",
+        ("extra.csv",),
+    ),
+    "an undeclared file, through pyarrow": (
+        "import pyarrow.csv\nvalue = pyarrow.csv.read_csv(workspace.root / 'extra.csv').num_rows",
+        ("extra.csv",),
+    ),
+    "an output of a stage that is not declared": (
+        "value = len(workspace.input('features', 'rows.txt').read_text())",
+        ("artifacts/features/rows.txt: missing",),
+    ),
+    "a param that is not declared": (
+        "value = params.evaluate.bootstrap",
+        ("params.yaml: evaluate: not declared; add `evaluate`",),
+    ),
+    "a param beside a declared one": (
+        "value = params.train.learning_rate",
+        ("params.yaml: train.learning_rate: not declared",),
+    ),
+    "the date in an output": (
+        "import datetime\nvalue = datetime.date.today().isoformat()",
+        ("value: ", " recorded, ", " rebuilt"),
+    ),
+    "the hour in an output": ("import time\nvalue = time.localtime().tm_hour", ("value: ", " recorded, ", " rebuilt")),
+    "the order of a set": ("value = list({f'column {n}' for n in range(50)})", ("value[", " recorded, ", " rebuilt")),
+    "an unseeded random number": ("import random\nvalue = random.random()", ("value: ", " recorded, ", " rebuilt")),
+    "the number of threads": (
+        "import os\nshares = int(os.environ['OMP_NUM_THREADS'])\n"
+        "value = sum(sum([0.1] * (30 // shares)) for _ in range(shares)) + shares",
+        ("value: ", " recorded, ", " rebuilt"),
+    ),
+    "the number of processors": ("import os\nvalue = os.cpu_count()", ("value: ", " recorded, ", " rebuilt")),
+    "text that is read as the locale says": (
+        "path = workspace.root / 'name.txt'\npath.write_bytes('Zürich'.encode())\nvalue = path.open().read()",
+        ("UnicodeDecodeError",),
+    ),
+    "an absolute path in an output": (
+        "value = str(workspace.root)",
+        ("value: ", "/toy", " recorded, ", " rebuilt"),
+    ),
+    "the home folder in an output": (
+        "from pathlib import Path\nvalue = Path.home().name",
+        ("value: ", " recorded, ", '"home" rebuilt'),
+    ),
+    "a variable of the shell in an output": (
+        "import os\nvalue = os.environ.get('MLOPS_TEST_RATE')",
+        ('value: "0.1" recorded, null rebuilt',),
+    ),
+    "an undeclared output": (
+        "value = 1\nwrite_bytes(workspace.output('train', 'more.txt'), b'more')",
+        ("artifacts/train/more.txt: made, but not declared",),
+    ),
+    "an output outside its folder": (
+        "value = 1\nwrite_bytes(workspace.root / 'notes.txt', b'more')",
+        ("notes.txt: made, but not declared",),
+    ),
+    "an input that is written to": (
+        "value = 1\nwrite_bytes(workspace.data / 'rows.csv', b'distance')",
+        ("data/rows.csv: an input, and the stage has written to it",),
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_red_and_named(toy: Toy, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    body, words = FAULTS[fault]
+    monkeypatch.setenv("MLOPS_TEST_RATE", "0.1")
+    (toy.root / "mlops_pkg" / "core" / "helper.py").write_text("RATE = 0.1")
+    (toy.root / "beside.py").write_text("RATE = 0.1")
+    (toy.root / "extra.csv").write_text("a\n1\n")
+    (toy.root / "artifacts" / "features").mkdir(parents=True)
+    (toy.root / "artifacts" / "features" / "rows.txt").write_text("rows")
+    toy.record(body)
+    if "name.txt" in body:
+        (toy.root / "name.txt").unlink()
+
+    found = toy.found()
+
+    assert any(all(word in told for word in words) for told in found), found
+
+
+CONFINED = subprocess.run(
+    [sys.executable, "-c", "from mlops_pkg.proof.probe import confine; print(confine([], []))"],
+    capture_output=True,
+    text=True,
+    check=True,
+).stdout.startswith("True")
+
+
+@pytest.mark.skipif(not CONFINED, reason="this kernel cannot keep files out of reach (Landlock)")
+@pytest.mark.parametrize("reader", ["open(path).read()", "__import__('pyarrow').csv.read_csv(path).num_rows"])
+def test_an_absolute_path_into_the_project_is_out_of_reach(toy: Toy, reader: str) -> None:
+    (toy.root / "extra.csv").write_text("a\n1\n")
+    toy.record(f"import pyarrow.csv\npath = {str(toy.root / 'extra.csv')!r}\nvalue = {reader}")
+
+    assert only(toy.found(), "PermissionError", "extra.csv") or only(toy.found(), "Permission denied", "extra.csv")
+
+
+@pytest.mark.skipif(not CONFINED, reason="this kernel cannot keep files out of reach (Landlock)")
+def test_a_file_in_the_home_of_the_user_cannot_be_written(toy: Toy, tmp_path: Path) -> None:
+    toy.record(f"value = 1\nopen({str(tmp_path / 'made.txt')!r}, 'w').close()")
+
+    assert only(toy.found(), "PermissionError", "made.txt")
+
+
+def test_what_a_failed_stage_said_is_kept(toy: Toy) -> None:
+    toy.record("print('about to read')\nvalue = params.evaluate.bootstrap")
+
+    assert only(toy.found(), "see reports/rebuild/train.log")
+    assert "about to read" in (toy.root / "reports" / "rebuild" / "train.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda root: (root / "data" / "rows.csv").write_text("a\n"), "data is not the one that dvc.lock records"),
+        (lambda root: shutil.rmtree(root / "data"), "data: missing; get it with `dvc pull`"),
+        (
+            lambda root: (root / "mlops_pkg" / "core" / "stage.py").open("a").write("#\n"),
+            "mlops_pkg/core/stage.py is not the one that dvc.lock records; run `dvc repro`",
+        ),
+        (lambda root: (root / "dvc.lock").write_text("stages: {}"), "dvc.lock does not know this stage"),
+    ],
+)
+def test_a_project_that_is_not_as_recorded_is_red_and_not_run(toy: Toy, change: object, told: str) -> None:
+    toy.record("value = 1")
+    change(toy.root)  # type: ignore[operator]
+
+    assert only(toy.found(), told)
+
+
+def test_another_recorded_command_or_output_is_red(toy: Toy) -> None:
+    toy.record("value = 1")
+    text = (toy.root / "dvc.yaml").read_text()
+    (toy.root / "dvc.yaml").write_text(text.replace("core.stage train", "core.stage  train"))
+    assert only(toy.found(), f"dvc.lock records the command `{COMMAND}`")
+    (toy.root / "dvc.yaml").write_text(text.replace("rates.json", "rate.json"))
+    assert only(toy.found(), "artifacts/train/rate.json is not in dvc.lock")
+
+
+def test_a_stage_that_no_longer_makes_an_output_is_red(toy: Toy) -> None:
+    toy.record("value = 1")
+    (toy.root / "artifacts" / "train" / "old.json").write_text("{}")
+    toy.outs.append("artifacts/train/old.json")
+    toy.lock()
+
+    assert only(toy.found(), "declared, but not made")
+
+
+@pytest.mark.parametrize(
+    "text", [None, "stages:\n  train:\n    cmd: [", "stages: {train: {deps: [{path: data}]}}", "[]"]
+)
+def test_a_missing_or_torn_lock_is_a_mistake_told_in_one_line(toy: Toy, text: str | None) -> None:
+    toy.record("value = 1")
+    (toy.root / "dvc.lock").unlink() if text is None else (toy.root / "dvc.lock").write_text(text)
+
+    with pytest.raises(UserError, match=r"^dvc\.lock: .*(`dvc repro`|git checkout dvc\.lock)") as told:
+        toy.found()
+    assert "\n" not in str(told.value)
+
+
+def test_an_unknown_stage_is_told_with_the_nearest(toy: Toy) -> None:
+    toy.record("value = 1")
+
+    with pytest.raises(UserError, match="no stage is named 'trian'; did you mean 'train'"):
+        rebuild(["trian"], 1, Workspace(toy.root))
+
+
+def test_withheld_values_keep_their_names_and_declared_ones_their_values() -> None:
+    values = {"seed": 0, "train": {"max_iter": 5, "rate": 0.1, "deep": {"a": 1, "b": 2}}, "data": {"source": "x"}}
+
+    text = params_text(withhold(values, ["seed", "train.max_iter", "train.deep.b"])).decode()
+
+    assert yaml.safe_load(text.replace("!undeclared ''", "withheld")) == {
+        "seed": 0,
+        "train": {"max_iter": 5, "rate": "withheld", "deep": {"a": "withheld", "b": 2}},
+        "data": "withheld",
+    }
+
+
+def test_declared_keys_are_validated_as_ever(tmp_path: Path) -> None:
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    values["train"]["max_iter"] = 0
+    (tmp_path / "params.yaml").write_bytes(params_text(withhold(values, ["seed", "train.max_iter"])))
+
+    with pytest.raises(UserError, match=r"params.yaml: train.max_iter = 0"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_declared_by_itself_names_what_to_add_and_what_to_drop(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
+    (toy.root / "mlops_pkg" / "core" / "helper.py").write_text("RATE = 0.1")
+    (toy.root / "extra.csv").write_text("a\n1\n")
+    toy.record("from mlops_pkg.core.helper import RATE\nvalue = RATE * params.train.learning_rate")
+    toy.deps.append("mlops_pkg/core/params.py")
+    toy.params.append("evaluate")
+    toy.lock()
+
+    assert not declared(["train"], Workspace(toy.root))
+
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert lines == [
+        "+ deps: mlops_pkg/core/helper.py",
+        "+ params: train.learning_rate",
+        "- params: train.max_iter",
+        "- params: evaluate",
+    ]
+
+
+def test_a_folder_and_a_section_cover_what_lies_in_them() -> None:
+    stage = {"deps": ["mlops_pkg/core", "mlops_pkg/portable"], "params": ["train", "data.columns"]}
+    used = Used(("mlops_pkg/core/stage.py",), ("train", "train.max_iter", "data", "data.columns"))
+
+    assert dvc_lines(stage, used, ["train", "data"]) == ["- deps: mlops_pkg/portable"]
+    assert dvc_lines(stage, used, ["train", "data"], ["mlops_pkg/portable/graph.py"]) == []
+
+
+def test_the_project_is_not_readable_but_its_environment_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path.resolve() / "project"
+    (root / ".venv" / "lib").mkdir(parents=True)
+    monkeypatch.setattr(sys, "prefix", str(root / ".venv"))
+
+    places = readable(root)
+
+    assert root / ".venv" in places
+    assert not any(root.is_relative_to(place) for place in places)
+    monkeypatch.setattr("mlops_pkg.proof.probe.SYSTEM", (str(tmp_path.resolve()),))
+    assert root not in readable(root)
