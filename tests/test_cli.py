@@ -146,20 +146,20 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "nbdev: not installed" in result.stderr
 
 
-@pytest.mark.parametrize(
-    ("sync", "parity", "code"), [(True, True, 0), (False, True, 1), (True, False, 1), (False, False, 1)]
-)
+@pytest.mark.parametrize("red", [None, "sync", "rebuild", "parity"])
 def test_prove_runs_all_proofs_and_is_green_only_if_all_are(
-    sync: bool, parity: bool, code: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    red: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    (tmp_path / "params.yaml").touch()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("mlops_pkg.proof.sync.sync", lambda: sync)
-    monkeypatch.setattr("mlops_pkg.proof.parity.parity", lambda: parity)
+    for name in ("sync", "rebuild", "parity"):
+        monkeypatch.setattr(f"mlops_pkg.proof.{name}.{name}", lambda name=name: name != red)
 
     result = run("prove")
 
-    assert result.exit_code == code
-    assert f"parity  {'green' if parity else 'red'}" in result.output
+    assert result.exit_code == (red is not None)
+    rows = [line.split()[:2] for line in result.output.splitlines()[-3:]]
+    assert rows == [[name, "red" if name == red else "green"] for name in ("sync", "rebuild", "parity")]
 
 
 @pytest.mark.parametrize("name", ["sync", "parity"])

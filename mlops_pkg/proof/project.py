@@ -152,6 +152,16 @@ def paths_of(
     return [str(next(iter(entry)) if isinstance(entry, dict) else entry).rstrip("/") for entry in entries]
 
 
+def _list(stage: dict[str, Any], kind: str) -> list[Any]:
+    """A list of a stage; one that holds nothing readable where it is no list."""
+    entries = stage.get(kind) or []
+    return entries if isinstance(entries, list) else [None]
+
+
+def _kind(value: Any) -> str:
+    return "nothing" if value is None else type(value).__name__
+
+# %% ../../nbs/proof/25_project.ipynb #params-of
 def params_of(
     stage: dict[str, Any],  # one stage of `read_stages`
 ) -> dict[str, list[str]]:
@@ -162,16 +172,6 @@ def params_of(
         for file, names in files.items():
             keys.setdefault(file, []).extend(map(str, names or ()))
     return keys
-
-
-def _list(stage: dict[str, Any], kind: str) -> list[Any]:
-    """A list of a stage; one that holds nothing readable where it is no list."""
-    entries = stage.get(kind) or []
-    return entries if isinstance(entries, list) else [None]
-
-
-def _kind(value: Any) -> str:
-    return "nothing" if value is None else type(value).__name__
 
 # %% ../../nbs/proof/25_project.ipynb #declared-outputs
 def declared_outputs(

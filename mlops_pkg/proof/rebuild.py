@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SHIFT', 'RECORDED', 'Told', 'withhold', 'params_text', 'lay_out', 'copy', 'surrounding', 'Used', 'Ran', 'run_alone',
            'stamps', 'Output', 'compare_output', 'Rebuilt', 'stale', 'judge', 'last_line', 'rebuild_stage',
-           'rebuild_stages', 'rebuild', 'rebuild_words', 'dvc_lines', 'declared']
+           'rebuild_stages', 'rebuild', 'dvc_lines', 'declared']
 
 # %% ../../nbs/proof/31_rebuild.ipynb #imports
 import json
@@ -30,7 +30,7 @@ from ..core.workspace import Workspace, write_bytes, write_json
 from .imports import needs_of
 from .lock import IGNORED, Locked, path_digest, read_lock
 from .project import params_of, paths_of, read_stages
-from .terminal import paint, table, verdict
+from .terminal import paint, rebuild_words, table, verdict
 
 # %% ../../nbs/proof/31_rebuild.ipynb #withhold
 class _Dumper(yaml.SafeDumper):
@@ -176,7 +176,7 @@ def run_alone(
     said = done.stdout.decode("utf-8", errors="replace")
     return Ran(project, done.returncode, said, tuple(made), tuple(changed), _used(probe, before))
 
-
+# %% ../../nbs/proof/31_rebuild.ipynb #stamps
 def stamps(folder: Path) -> dict[str, tuple[int, int]]:
     """The size and the time of the last change of every file, by its path in the folder."""
     found = {path.relative_to(folder).as_posix(): path.stat() for path in folder.rglob("*") if path.is_file()}
@@ -207,7 +207,7 @@ class Output:
     rebuilt: str | None  # None where it was not made
     difference: str | None  # one line
 
-
+# %% ../../nbs/proof/31_rebuild.ipynb #compare-output
 def compare_output(
     path: str,  # in the project
     recorded: str,  # its digest in dvc.lock
@@ -262,7 +262,7 @@ class Rebuilt:
         equal = sum(output.equal for output in self.outputs)
         return f"{equal} of {len(self.outputs)} outputs equal" if self.outputs else "not rebuilt"
 
-
+# %% ../../nbs/proof/31_rebuild.ipynb #stale
 def stale(
     stage: Mapping[str, Any],  # one stage of dvc.yaml
     locked: Locked | None,  # the same stage in dvc.lock
@@ -367,16 +367,18 @@ def rebuild(
     jobs = min(jobs or os.cpu_count() or 1, len(names))
     print(f"running {', '.join(names)} again, {jobs} at once ...", file=sys.stderr, flush=True)
     rebuilt = rebuild_stages(names, workspace.root, jobs, _progress)
-    ok = all(one.ok for one in rebuilt)
-    confined = all(one.used.confined for one in rebuilt if one.outputs)
-    listed = [{"ok": one.ok, **asdict(one)} for one in rebuilt]
-    lock = path_digest(workspace.root / "dvc.lock")
-    write_json(workspace.reports / "rebuild.json", {"ok": ok, "confined": confined, "lock": lock, "stages": listed})
+    found = {
+        "ok": all(one.ok for one in rebuilt),
+        "confined": all(one.used.confined for one in rebuilt),
+        "lock": path_digest(workspace.root / "dvc.lock"),
+        "stages": [{"ok": one.ok, **asdict(one)} for one in rebuilt],
+    }
+    write_json(workspace.reports / "rebuild.json", found)
     print(table(("stage", "output", "verdict", "difference"), [row for one in rebuilt for row in _rows(one)]))
-    if not confined:
-        print("\nThis system cannot keep other files out of reach: an absolute path to one goes unseen.")
-    print("\nrebuild:", paint(rebuild_words(rebuilt), "green" if ok else "red"))
-    return ok
+    if not found["confined"]:
+        print("\nThis system cannot keep other files out of reach: a read by an absolute path goes unseen.")
+    print("\nrebuild:", paint(rebuild_words(found), "green" if found["ok"] else "red"))
+    return bool(found["ok"])
 
 
 def _progress(one: Rebuilt) -> None:
@@ -388,16 +390,6 @@ def _rows(one: Rebuilt) -> Iterator[tuple[str, str, str, str]]:
         yield one.stage, Path(output.output).name, verdict(output.equal), output.difference or ""
     for finding in one.findings:
         yield one.stage, "", verdict(False), finding
-
-
-def rebuild_words(rebuilt: Iterable[Rebuilt]) -> str:
-    """The proof in one sentence."""
-    rebuilt = list(rebuilt)
-    outputs = [output for one in rebuilt for output in one.outputs]
-    equal, red = sum(output.equal for output in outputs), [one.stage for one in rebuilt if not one.ok]
-    if red:
-        return f"{', '.join(red)} cannot be made again from what dvc.yaml declares"
-    return f"what dvc.yaml declares makes the same bytes again: {equal} of {len(outputs)} outputs are equal"
 
 # %% ../../nbs/proof/31_rebuild.ipynb #dvc-lines
 def dvc_lines(

@@ -25,7 +25,7 @@ from ..core.stage import STAGES
 from ..core.workspace import Workspace, write_json
 from .imports import dependency_findings, needs_of, order_findings
 from .project import notebooks, parameters_findings, read_notebook, read_stages, source, stage_notebook
-from .terminal import paint, table, verdict
+from .terminal import paint, sync_words, table, verdict
 
 # %% ../../nbs/proof/30_sync.ipynb #check
 @dataclass(frozen=True)
@@ -289,13 +289,11 @@ def sync(
     workspace = workspace or Workspace.find()
     checks = check_sync(workspace.root)
     ok = all(check.ok for check in checks)
-    listed = [{"check": check.name, "ok": check.ok, "findings": list(check.findings)} for check in checks]
-    write_json(workspace.reports / "sync.json", {"ok": ok, "checks": listed})
+    found = {"ok": ok, "checks": [{"check": one.name, "ok": one.ok, "findings": list(one.findings)} for one in checks]}
+    write_json(workspace.reports / "sync.json", found)
     rows = []
     for check in checks:
         rows += [(check.name, verdict(check.ok), text) for text in (check.findings or (check.subject,))]
     print(table(("check", "verdict", "detail"), rows))
-    count = sum(len(check.findings) for check in checks)
-    found = paint(f"red: {count} finding{'s' * (count != 1)}", "red")
-    print("\nsync:", paint("green: the package is what the notebooks say", "green") if ok else found)
+    print("\nsync:", paint(f"{'green' if ok else 'red'}: {sync_words(found)}", "green" if ok else "red"))
     return ok
