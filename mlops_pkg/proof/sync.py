@@ -6,7 +6,7 @@
 __all__ = ['MOST_BYTES', 'MOST_IMAGE_BYTES', 'MOST_CELLS', 'MOST_LINES', 'Check', 'fresh_export', 'first_difference',
            'check_package', 'output_findings', 'form_findings', 'check_notebooks', 'check_order', 'check_parameters',
            'stage_findings', 'check_stages', 'check_params', 'check_dependencies', 'version_findings',
-           'library_findings', 'check_environment', 'check_sync', 'sync']
+           'library_findings', 'check_environment', 'check_sync', 'sync', 'conclude']
 
 # %% ../../nbs/proof/30_sync.ipynb #imports
 import json
@@ -341,15 +341,24 @@ def sync(
 ) -> bool:
     """Run the proof: print its table, write reports/sync.json, and say whether it is green."""
     workspace = workspace or Workspace.find()
-    checks = check_sync(workspace.root)
+    return conclude("sync", check_sync(workspace.root), "the package is what the notebooks say", workspace)
+
+
+def conclude(
+    proof: str,  # its name
+    checks: list[Check],
+    green: str,  # what holds when nothing was found
+    workspace: Workspace,
+) -> bool:
+    """Print the checks as a table, write them to reports/, and say whether all are green."""
     ok = all(check.ok for check in checks)
     listed = [{"check": check.name, "ok": check.ok, "findings": list(check.findings)} for check in checks]
-    write_json(workspace.reports / "sync.json", {"ok": ok, "checks": listed})
+    write_json(workspace.reports / f"{proof}.json", {"ok": ok, "checks": listed})
     rows = []
     for check in checks:
         rows += [(check.name, verdict(check.ok), text) for text in (check.findings or (check.subject,))]
     print(table(("check", "verdict", "detail"), rows))
     count = sum(len(check.findings) for check in checks)
     found = paint(f"red: {count} finding{'s' * (count != 1)}", "red")
-    print("\nsync:", paint("green: the package is what the notebooks say", "green") if ok else found)
+    print(f"\n{proof}:", paint(f"green: {green}", "green") if ok else found)
     return ok
