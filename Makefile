@@ -71,12 +71,13 @@ report: $(DATA)  ## bring the report up to date and open it in a browser
 	@dvc repro || true
 	@python -m mlops_pkg report --open
 
-lock: $(READY)  ## resolve settings.ini anew into the requirements files
+lock: $(READY)  ## resolve settings.ini anew into the requirements files and environment.json
 	@uv pip compile $(COMPILE) --upgrade setup.py --extra all -o requirements.txt
 	@uv pip compile $(COMPILE) setup.py -c requirements.txt -o requirements-edge.txt
 	@uv pip compile $(COMPILE) setup.py --extra pipeline -c requirements.txt -o requirements-pipeline.txt
 	@uv pip compile $(COMPILE) setup.py --extra serve -c requirements.txt -o requirements-serve.txt
 	@printf 'uv\n' | uv pip compile $(COMPILE) - -c requirements.txt -o requirements-bootstrap.txt
+	@python -m mlops_pkg.core.environment
 
 COMPILE := --quiet --universal --fork-strategy fewest --python-version 3.11 --generate-hashes --no-header --no-annotate
 

@@ -19,12 +19,12 @@ import click
 
 from . import __version__
 from mlops_pkg.proof.terminal import (
+    checks_words,
     metric_words,
     paint,
     parity_words,
     read_json_if_there,
     rebuild_words,
-    sync_words,
     table,
     verdict,
 )
@@ -280,7 +280,7 @@ def prove() -> None:
     from mlops_pkg.proof.rebuild import rebuild as prove_rebuild
     from mlops_pkg.proof.sync import sync as prove_sync
 
-    proofs = (("sync", prove_sync, sync_words), ("rebuild", prove_rebuild, rebuild_words))
+    proofs = (("sync", prove_sync, checks_words), ("rebuild", prove_rebuild, rebuild_words))
     rows, well = [], True
     for name, proof, words in (*proofs, ("parity", prove_parity, parity_words)):
         click.echo(paint(name, "bold"))

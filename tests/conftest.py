@@ -22,14 +22,15 @@ QUICK = {
 
 
 def lay_out(root: Path) -> Path:
-    """A project on the small real sample: params.yaml, the five raw tables, the package's modules, the lock."""
+    """A project on the small real sample: params.yaml, the five raw tables, the package's modules, the locks."""
     import mlops_pkg
     from mlops_pkg.core.params import merge, read_yaml
 
     root.mkdir(parents=True, exist_ok=True)
     params = merge(read_yaml(ROOT / "params.yaml"), QUICK)
     (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    shutil.copy(ROOT / "requirements-pipeline.txt", root)
+    for name in ("requirements-pipeline.txt", "environment.json"):
+        shutil.copy(ROOT / name, root)
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(Path(mlops_pkg.__file__).parent, root / "mlops_pkg", ignore=ignored, dirs_exist_ok=True)
     data = root / "data"

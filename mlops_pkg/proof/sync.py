@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['MOST_BYTES', 'MOST_IMAGE_BYTES', 'MOST_CELLS', 'MOST_LINES', 'Check', 'fresh_export', 'first_difference',
            'check_package', 'output_findings', 'form_findings', 'check_notebooks', 'check_order', 'check_parameters',
-           'stage_findings', 'check_stages', 'check_params', 'check_dependencies', 'check_sync', 'sync']
+           'stage_findings', 'check_stages', 'check_params', 'check_dependencies', 'version_findings',
+           'library_findings', 'check_environment', 'check_sync', 'conclude', 'sync']
 
 # %% ../../nbs/proof/30_sync.ipynb #imports
 import json
@@ -20,12 +21,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core.params import UserError, load_params, read_yaml
+from ..core.environment import ENVIRONMENT, LOCK, MEND, installed_versions, locked_versions, read_environment
+from ..core.params import UserError, load_params, nearest, read_yaml
 from ..core.stage import STAGES
 from ..core.workspace import Workspace, write_json
 from .imports import dependency_findings, needs_of, order_findings
-from .project import notebooks, parameters_findings, read_notebook, read_stages, source, stage_notebook
-from .terminal import paint, sync_words, table, verdict
+from mlops_pkg.proof.project import (
+    notebooks,
+    parameters_findings,
+    params_of,
+    read_notebook,
+    read_stages,
+    source,
+    stage_notebook,
+)
+from .terminal import checks_words, paint, table, verdict
 
 # %% ../../nbs/proof/30_sync.ipynb #check
 @dataclass(frozen=True)
@@ -258,12 +268,56 @@ def check_dependencies(root: Path) -> Check:
     subject = "dvc.yaml declares what each stage imports and reads"
     return Check("dependencies", subject, tuple(dict.fromkeys(findings)))
 
+# %% ../../nbs/proof/30_sync.ipynb #version-findings
+def version_findings(
+    listed: dict[str, str],  # environment.json
+    locked: dict[str, str],  # requirements-pipeline.txt
+    installed: dict[str, str | None],  # None for a library that is not there
+) -> Iterator[str]:
+    """The libraries of which the file, the lock and the installation do not say the same."""
+    for name in sorted(listed.keys() | locked.keys()):
+        has, pins = listed.get(name), locked.get(name)
+        if has != pins:
+            said = f"{name} is {has}" if has else f"{name} is missing"
+            yield f"{ENVIRONMENT}: {said}, {LOCK} {f'pins {pins}' if pins else 'does not pin it'}; {MEND}"
+    for name, pins in locked.items():
+        if (have := installed.get(name)) != pins:
+            yield f"{name} {have or 'is not'} {'is ' if have else ''}installed, {pins} is locked; run `make -B setup`"
+
+# %% ../../nbs/proof/30_sync.ipynb #library-findings
+def library_findings(
+    pipeline: dict[str, dict[str, Any]],  # the stages of dvc.yaml
+    listed: dict[str, str],  # environment.json
+) -> Iterator[str]:
+    """The libraries that environment.json has not, and the walks of dvc.yaml whose list is not their run's."""
+    declared = {name: params_of(stage).get(ENVIRONMENT, []) for name, stage in pipeline.items()}
+    for stage, libraries in declared.items():
+        for library in libraries:
+            if library not in listed:
+                yield f"dvc.yaml: {stage}: {library} is not in {ENVIRONMENT}; {nearest(library, listed)}"
+        walk = f"notebook-{stage}"
+        if walk in declared and (other := set(libraries) ^ set(declared[walk])):
+            yield f"dvc.yaml: {walk}: its libraries are not those of {stage}: {', '.join(sorted(other))}"
+
+# %% ../../nbs/proof/30_sync.ipynb #check-environment
+def check_environment(root: Path) -> Check:
+    """environment.json, the lock file and what is installed agree, and dvc.yaml declares libraries that are there."""
+    findings: list[str] = []
+    try:
+        locked = locked_versions(root / LOCK)
+        findings += version_findings(listed := read_environment(root), locked, installed_versions(locked))
+        findings += library_findings(read_stages(root), listed)
+    except UserError as error:
+        findings.append(str(error))
+    return Check("environment", "what is installed and what dvc.yaml declares is what is locked", tuple(findings))
+
 # %% ../../nbs/proof/30_sync.ipynb #check-sync
 def check_sync(
     root: Path,  # the project's folder; nothing in it is written
 ) -> list[Check]:
     """All checks, each with its findings."""
-    checks = [check_parameters(root), check_stages(root), check_params(root), check_dependencies(root)]
+    declared = [check_dependencies(root), check_environment(root)]
+    checks = [check_parameters(root), check_stages(root), check_params(root), *declared]
     torn: list[str] = []
     for path in notebooks(root):
         try:
@@ -281,19 +335,29 @@ def check_sync(
         fresh = [check_package(root, Path(folder)), check_notebooks(root, Path(folder))]
     return [*fresh, check_order(root), *checks]
 
+# %% ../../nbs/proof/30_sync.ipynb #conclude
+def conclude(
+    proof: str,  # its name
+    checks: list[Check],
+    green: str,  # what holds when nothing was found
+    workspace: Workspace,
+) -> bool:
+    """Print the checks as a table, write them to reports/, and say whether all are green."""
+    ok = all(check.ok for check in checks)
+    found = {"ok": ok, "checks": [{"check": one.name, "ok": one.ok, "findings": list(one.findings)} for one in checks]}
+    write_json(workspace.reports / f"{proof}.json", found)
+    rows = []
+    for check in checks:
+        rows += [(check.name, verdict(check.ok), text) for text in (check.findings or (check.subject,))]
+    print(table(("check", "verdict", "detail"), rows))
+    said = f"{'green' if ok else 'red'}: {checks_words(found, green)}"
+    print(f"\n{proof}:", paint(said, "green" if ok else "red"))
+    return ok
+
 # %% ../../nbs/proof/30_sync.ipynb #sync-2
 def sync(
     workspace: Workspace | None = None,  # default: the project around the current folder
 ) -> bool:
     """Run the proof: print its table, write reports/sync.json, and say whether it is green."""
     workspace = workspace or Workspace.find()
-    checks = check_sync(workspace.root)
-    ok = all(check.ok for check in checks)
-    found = {"ok": ok, "checks": [{"check": one.name, "ok": one.ok, "findings": list(one.findings)} for one in checks]}
-    write_json(workspace.reports / "sync.json", found)
-    rows = []
-    for check in checks:
-        rows += [(check.name, verdict(check.ok), text) for text in (check.findings or (check.subject,))]
-    print(table(("check", "verdict", "detail"), rows))
-    print("\nsync:", paint(f"{'green' if ok else 'red'}: {sync_words(found)}", "green" if ok else "red"))
-    return ok
+    return conclude("sync", check_sync(workspace.root), "the package is what the notebooks say", workspace)

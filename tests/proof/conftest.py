@@ -67,8 +67,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from mlops_pkg.proof.sync import fresh_export
 
     root, fresh = tmp_path_factory.mktemp("template"), tmp_path_factory.mktemp("fresh")
-    shutil.copyfile(PROJECT / "settings.ini", root / "settings.ini")
-    shutil.copyfile(PROJECT / "params.yaml", root / "params.yaml")
+    for name in ("settings.ini", "params.yaml", "requirements-pipeline.txt", "environment.json"):
+        shutil.copyfile(PROJECT / name, root / name)
     for folder in ("core", "pipeline"):
         (root / "nbs" / folder).mkdir(parents=True)
     (root / "nbs" / "proof").mkdir()

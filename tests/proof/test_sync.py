@@ -9,12 +9,14 @@ import pytest
 
 pytest.importorskip("nbdev")
 
+from mlops_pkg.core.environment import write_environment
 from mlops_pkg.core.params import UserError
 from mlops_pkg.core.workspace import Workspace
 from mlops_pkg.proof.project import stage_notebook
 from mlops_pkg.proof.sync import (
     Check,
     check_dependencies,
+    check_environment,
     check_order,
     check_parameters,
     check_stages,
@@ -342,6 +344,58 @@ def test_declared_folder_covers_its_modules(toy: Path) -> None:
     (toy / "dvc.yaml").write_text(text.replace('"mlops_pkg/core/rates.py"', '"mlops_pkg/core"'))
 
     assert not any("add the dep mlops_pkg/core" in finding for finding in findings(toy))
+
+
+def test_environment_that_is_not_the_lock_is_red(toy: Path) -> None:
+    environment = json.loads((toy / "environment.json").read_text())
+    environment["numpy"] = "2.4.0"
+    del environment["pandas"]
+    environment["idle"] = "1.0"
+    (toy / "environment.json").write_text(json.dumps(environment))
+
+    idle, numpy, pandas = of(check_environment(toy))
+
+    mend = "run `python -m mlops_pkg.core.environment`"
+    assert idle == f"environment: environment.json: idle is 1.0, requirements-pipeline.txt does not pin it; {mend}"
+    assert only([numpy], "environment.json: numpy is 2.4.0, requirements-pipeline.txt pins 2.", mend), numpy
+    assert only([pandas], "environment.json: pandas is missing, requirements-pipeline.txt pins 3.", mend), pandas
+
+
+def test_library_that_is_installed_in_another_version_is_red(toy: Path) -> None:
+    import numpy
+
+    lock = toy / "requirements-pipeline.txt"
+    replace(lock, f"numpy=={numpy.__version__}", "numpy==2.0.0")
+    replace(lock, "six==", "no-such-library==")
+    write_environment(toy)
+
+    found = of(check_environment(toy))
+
+    mend = "is locked; run `make -B setup`"
+    assert only(found[:1], "environment: no-such-library is not installed, 1.", mend), found
+    assert only(found[1:], f"environment: numpy {numpy.__version__} is installed, 2.0.0 {mend}"), found
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"numpy": 2}'])
+def test_environment_that_cannot_be_read_is_a_finding_and_no_traceback(toy: Path, content: str | None) -> None:
+    (toy / "environment.json").unlink()
+    if content is not None:
+        (toy / "environment.json").write_text(content)
+
+    found = of(check_environment(toy))
+
+    assert only(found, "environment.json: ", "run `python -m mlops_pkg.core.environment`"), found
+
+
+def test_declared_library_that_is_unknown_or_not_the_walks_is_red(toy: Path) -> None:
+    pipeline = json.loads((toy / "dvc.yaml").read_text())
+    pipeline["stages"]["train"]["params"] = ["seed", {"environment.json": ["scikit-lern"]}]
+    (toy / "dvc.yaml").write_text(json.dumps(pipeline))
+
+    unknown, walk = of(check_environment(toy))
+
+    assert only([unknown], "dvc.yaml: train: scikit-lern is not in environment.json", "'scikit-learn'"), unknown
+    assert only([walk], "dvc.yaml: notebook-train: its libraries are not those of train: scikit-lern"), walk
 
 
 def test_project_without_dvc_yaml_is_red_and_no_traceback(toy: Path) -> None:
