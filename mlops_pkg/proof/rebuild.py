@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SHIFT', 'RECORDED', 'Told', 'withhold', 'params_text', 'lay_out', 'copy', 'surrounding', 'Used', 'Ran', 'run_alone',
-           'stamps', 'Output', 'compare_output', 'Rebuilt', 'stale', 'judge', 'last_line', 'rebuild_stage',
-           'rebuild_stages', 'rebuild', 'dvc_lines', 'declared']
+           'stamps', 'Output', 'compare_output', 'Rebuilt', 'stale', 'libraries_of', 'judge', 'last_line',
+           'rebuild_stage', 'rebuild_stages', 'rebuild', 'dvc_lines', 'declared']
 
 # %% ../../nbs/proof/31_rebuild.ipynb #imports
 import json
@@ -24,6 +24,7 @@ from typing import Any
 import yaml
 
 from ..core.differences import Sides, file_difference
+from ..core.environment import ENVIRONMENT, loaded, read_environment
 from ..core.params import UNDECLARED, Undeclared, UserError, load_params, nearest, read_yaml
 from ..core.stage import STAGES
 from ..core.workspace import Workspace, write_bytes, write_json
@@ -284,6 +285,14 @@ def stale(
         if path not in locked.outs:
             yield f"{path} is not in dvc.lock; run `dvc repro`"
 
+# %% ../../nbs/proof/31_rebuild.ipynb #libraries-of
+def libraries_of(
+    used: Used,
+    root: Path,  # the project
+) -> set[str]:
+    """The libraries of environment.json that a stage has loaded; none where the project has no such file."""
+    return loaded(used.libraries, read_environment(root)) if (root / ENVIRONMENT).is_file() else set()
+
 # %% ../../nbs/proof/31_rebuild.ipynb #judge
 def judge(
     name: str,  # of the stage
@@ -291,7 +300,7 @@ def judge(
     ran: Ran,
     root: Path,
 ) -> Rebuilt:
-    """Hold what a run made against what dvc.lock records."""
+    """Hold what a run made, and the libraries that it loaded, against what dvc.lock records."""
     if ran.code:
         return Rebuilt(name, (), (f"failed: {last_line(ran.said)}; see reports/rebuild/{name}.log",), ran.used)
     outputs = tuple(compare_output(path, digest, root, ran.folder) for path, digest in locked.outs.items())
@@ -299,6 +308,8 @@ def judge(
     stray = [path for path in ran.made if not any(Path(path).is_relative_to(out) for out in declared)]
     findings = [f"{path}: made, but not declared; add it to the outs of {name} in dvc.yaml" for path in stray]
     findings += [f"{path}: an input, and the stage has written to it" for path in ran.changed]
+    unknown = sorted(libraries_of(ran.used, root) - locked.params.get(ENVIRONMENT, {}).keys())
+    findings += [f"{one}: loaded, but not declared; add it to {ENVIRONMENT} in the params of {name}" for one in unknown]
     return Rebuilt(name, outputs, tuple(findings), ran.used)
 
 
@@ -397,19 +408,24 @@ def dvc_lines(
     used: Used,
     sections: Iterable[str],  # the names of all sections of params.yaml
     reachable: Iterable[str] = (),  # the modules that it may import
+    libraries: Iterable[str] = (),  # those of environment.json that it has loaded
 ) -> list[str]:
     """The lines to add to a stage of dvc.yaml (+) and to drop from it (-)."""
-    deps, keys = paths_of(dict(stage), "deps"), params_of(dict(stage)).get("params.yaml", [])
-    outs = [*paths_of(dict(stage), "outs", "metrics", "plots"), *params_of(dict(stage)), "params.yaml"]
+    deps, params = paths_of(dict(stage), "deps"), params_of(dict(stage))
+    known = [*deps, *paths_of(dict(stage), "outs", "metrics", "plots"), *params, "params.yaml"]
     modules = [name for name in used.modules if not name.endswith("__init__.py")]
     read = [key for key in used.params if key.partition(".")[0] in sections]
     read = [key for key in read if not any(other.startswith(f"{key}.") for other in read)]
-    add = [f"+ deps: {name}" for name in (*modules, *used.files) if not _covers([*deps, *outs], name, "/")]
-    add += [f"+ params: {key}" for key in read if not _covers(keys, key, ".")]
+    keys, pinned = params.get("params.yaml", []), params.get(ENVIRONMENT, [])
     needed = {*modules, *reachable}
-    drop = [f"- deps: {name}" for name in deps if name.startswith("mlops_pkg/") and not _covers_any(name, needed, "/")]
-    drop += [f"- params: {key}" for key in keys if not _covers_any(key, read, ".") and not _covers(read, key, ".")]
-    return add + drop
+    return [
+        *(f"+ deps: {name}" for name in (*modules, *used.files) if not _covers(known, name, "/")),
+        *(f"+ params: {key}" for key in read if not _covers(keys, key, ".")),
+        *(f"+ params: {ENVIRONMENT}: {name}" for name in sorted(set(libraries) - set(pinned))),
+        *(f"- deps: {name}" for name in deps if name.startswith("mlops_pkg/") and not _reaches(name, needed, "/")),
+        *(f"- params: {key}" for key in keys if not _reaches(key, read, ".") and not _covers(read, key, ".")),
+        *(f"- params: {ENVIRONMENT}: {name}" for name in sorted(set(pinned) - set(libraries))),
+    ]
 
 
 def _covers(declared: Iterable[str], name: str, separator: str) -> bool:
@@ -417,7 +433,7 @@ def _covers(declared: Iterable[str], name: str, separator: str) -> bool:
     return any(name == one or name.startswith(f"{one}{separator}") for one in declared)
 
 
-def _covers_any(one: str, names: Iterable[str], separator: str) -> bool:
+def _reaches(one: str, names: Iterable[str], separator: str) -> bool:
     """Whether one declared name is there, or a part in it."""
     return any(_covers([one], name, separator) for name in names)
 
@@ -443,11 +459,10 @@ def declared(
         if ran.code:
             raise UserError(f"{name}: failed: {last_line(ran.said)}")
         needs = needs_of(name, STAGES, root)
-        lines = dvc_lines(pipeline[name], ran.used, sections, needs[0] if needs else ())
+        libraries = libraries_of(ran.used, root)
+        lines = dvc_lines(pipeline[name], ran.used, sections, needs[0] if needs else (), libraries)
         right = right and not lines
-        counts = (
-            f"{len(ran.used.modules)} modules, {len(ran.used.params)} parameters, {len(ran.used.libraries)} libraries"
-        )
+        counts = f"{len(ran.used.modules)} modules, {len(ran.used.params)} parameters, {len(libraries)} libraries"
         print(f"{name}: uses {counts}; " + ("dvc.yaml says so" if not lines else f"dvc.yaml, stages.{name}:"))
         print("".join(f"  {line}\n" for line in lines), end="", flush=True)
     return right

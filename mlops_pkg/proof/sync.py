@@ -335,7 +335,7 @@ def check_sync(
         fresh = [check_package(root, Path(folder)), check_notebooks(root, Path(folder))]
     return [*fresh, check_order(root), *checks]
 
-# %% ../../nbs/proof/30_sync.ipynb #conclude
+# %% ../../nbs/proof/30_sync.ipynb #sync-2
 def conclude(
     proof: str,  # its name
     checks: list[Check],
@@ -354,7 +354,7 @@ def conclude(
     print(f"\n{proof}:", paint(said, "green" if ok else "red"))
     return ok
 
-# %% ../../nbs/proof/30_sync.ipynb #sync-2
+
 def sync(
     workspace: Workspace | None = None,  # default: the project around the current folder
 ) -> bool:

@@ -35,7 +35,8 @@ class Toy:
         (root / "data").mkdir()
         (root / "data" / "rows.csv").write_text("distance\n1400\n544\n", encoding="utf-8")
         self.deps = [*(f"mlops_pkg/core/{name}.py" for name in CORE), "mlops_pkg/pipeline/train.py", "data"]
-        self.params, self.outs = ["seed", "train.max_iter"], ["artifacts/train/rates.json"]
+        self.params: list[str | dict[str, list[str]]] = ["seed", "train.max_iter"]
+        self.outs = ["artifacts/train/rates.json"]
 
     def record(self, body: str) -> None:
         """Write the stage, whose `value` the body computes, run it here, and record what came out."""
@@ -54,7 +55,10 @@ class Toy:
             kind: [{"path": path, "md5": path_digest(self.root / path)} for path in paths]
             for kind, paths in (("deps", self.deps), ("outs", self.outs))
         }
-        (self.root / "dvc.lock").write_text(json.dumps({"stages": {"train": {"cmd": COMMAND, **lists}}}))
+        files = [entry for entry in self.params if isinstance(entry, dict)]
+        recorded = {file: dict.fromkeys(keys, "") for entry in files for file, keys in entry.items()}
+        locked = {"cmd": COMMAND, **lists, "params": recorded}
+        (self.root / "dvc.lock").write_text(json.dumps({"stages": {"train": locked}}))
 
     def found(self) -> list[str]:
         """What the proof finds; none where it is green."""
@@ -284,12 +288,22 @@ def test_declared_keys_are_validated_as_ever(tmp_path: Path) -> None:
         load_params(tmp_path / "params.yaml")
 
 
+def test_a_library_that_is_loaded_and_not_declared_is_red(toy: Toy) -> None:
+    (toy.root / "environment.json").write_text('{"numpy": "2", "pydantic": "2", "pydantic-core": "2", "scipy": "1"}')
+    toy.params += [{"environment.json": ["pydantic", "scipy"]}]
+    toy.record("import numpy\nvalue = 1")
+
+    found = toy.found()
+
+    assert [line.split(":")[0] for line in found] == ["numpy", "pydantic-core"], found
+    assert "loaded, but not declared; add it to environment.json in the params of train" in found[0]
+
+
 def test_declared_by_itself_names_what_to_add_and_what_to_drop(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
     (toy.root / "mlops_pkg" / "core" / "helper.py").write_text("RATE = 0.1")
-    (toy.root / "extra.csv").write_text("a\n1\n")
+    (toy.root / "environment.json").write_text('{"scipy": "1"}')
     toy.record("from mlops_pkg.core.helper import RATE\nvalue = RATE * params.train.learning_rate")
-    toy.deps.append("mlops_pkg/core/params.py")
-    toy.params.append("evaluate")
+    toy.params += ["evaluate", {"environment.json": ["scipy"]}]
     toy.lock()
 
     assert not declared(["train"], Workspace(toy.root))
@@ -300,6 +314,7 @@ def test_declared_by_itself_names_what_to_add_and_what_to_drop(toy: Toy, capsys:
         "+ params: train.learning_rate",
         "- params: train.max_iter",
         "- params: evaluate",
+        "- params: environment.json: scipy",
     ]
 
 
