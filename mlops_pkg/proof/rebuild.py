@@ -126,7 +126,7 @@ def surrounding(
 # %% ../../nbs/proof/31_rebuild.ipynb #used
 @dataclass(frozen=True)
 class Used:
-    """What a stage used while it ran, as [27_probe](27_probe.ipynb) saw it."""
+    """What a stage used while it ran, as [07_probe](../core/07_probe.ipynb) saw it."""
 
     modules: tuple[str, ...] = ()  # paths in the project
     params: tuple[str, ...] = ()  # dotted keys
@@ -156,7 +156,7 @@ def run_alone(
     project, probe = scratch / "project", scratch / "probe"
     for folder in (probe, scratch / "home", scratch / "tmp"):
         folder.mkdir()
-    source = find_spec("mlops_pkg.proof.probe")
+    source = find_spec("mlops_pkg.core.probe")
     shutil.copyfile(str(source and source.origin), probe / "sitecustomize.py")
     places = {"project": str(project), "scratch": str(scratch), "hidden": str(hidden)}
     write_json(probe / "settings.json", {**places, "shift": SHIFT, "cpus": 2 * (os.cpu_count() or 1) + 2})

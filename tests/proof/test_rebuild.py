@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from mlops_pkg.core.params import UserError, load_params
+from mlops_pkg.core.probe import readable
 from mlops_pkg.core.workspace import Workspace, read_json
 from mlops_pkg.proof.lock import path_digest
-from mlops_pkg.proof.probe import readable
 from mlops_pkg.proof.rebuild import Used, declared, dvc_lines, params_text, rebuild, withhold
 from tests.conftest import ROOT
 
@@ -181,7 +181,7 @@ def test_a_planted_fault_is_red_and_named(toy: Toy, fault: str, monkeypatch: pyt
 
 
 CONFINED = subprocess.run(
-    [sys.executable, "-c", "from mlops_pkg.proof.probe import confine; print(confine([], []))"],
+    [sys.executable, "-c", "from mlops_pkg.core.probe import confine; print(confine([], []))"],
     capture_output=True,
     text=True,
     check=True,
@@ -335,5 +335,5 @@ def test_the_project_is_not_readable_but_its_environment_is(tmp_path: Path, monk
 
     assert root / ".venv" in places
     assert not any(root.is_relative_to(place) for place in places)
-    monkeypatch.setattr("mlops_pkg.proof.probe.SYSTEM", (str(tmp_path.resolve()),))
+    monkeypatch.setattr("mlops_pkg.core.probe.SYSTEM", (str(tmp_path.resolve()),))
     assert root not in readable(root)
