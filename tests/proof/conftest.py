@@ -98,3 +98,18 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def toy(template: Path, tmp_path: Path) -> Path:
     """A copy of the toy project, to plant faults in."""
     return Path(shutil.copytree(template, tmp_path / "toy"))
+
+
+@pytest.fixture(scope="session")
+def origins(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with a true record. Read it; copy it before changing anything."""
+    pytest.importorskip("onnx")
+    from tests.proof.origins import lay_out_toy
+
+    return lay_out_toy(tmp_path_factory.mktemp("origins") / "project")
+
+
+@pytest.fixture
+def toy_origins(origins: Path, tmp_path: Path) -> Path:
+    """A copy of the project with a true record, to plant faults in."""
+    return Path(shutil.copytree(origins, tmp_path / "origins" / "project")).resolve()
