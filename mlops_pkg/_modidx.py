@@ -1015,6 +1015,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                           'mlops_pkg.proof.terminal.wants_colour': ( 'proof/terminal.html#wants_colour',
                                                                                      'mlops_pkg/proof/terminal.py')},
             'mlops_pkg.proof.verify': { 'mlops_pkg.proof.verify.Shared': ('proof/verify.html#shared', 'mlops_pkg/proof/verify.py'),
+                                        'mlops_pkg.proof.verify._again': ('proof/verify.html#_again', 'mlops_pkg/proof/verify.py'),
                                         'mlops_pkg.proof.verify._by_remote': ('proof/verify.html#_by_remote', 'mlops_pkg/proof/verify.py'),
                                         'mlops_pkg.proof.verify._said': ('proof/verify.html#_said', 'mlops_pkg/proof/verify.py'),
                                         'mlops_pkg.proof.verify._stage_findings': ( 'proof/verify.html#_stage_findings',

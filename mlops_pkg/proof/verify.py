@@ -224,20 +224,31 @@ def shared_output(
     odb: Any,  # the remote's objects, as DVC gives them
     out: Any,  # an output of DVC's index
 ) -> Shared:
-    """What the remote must hold of an output; of a folder whose list it lacks, the list."""
+    """What the remote must hold of an output; of a folder whose list it lacks, the list. `UserError` where torn."""
     from dvc_data.hashfile.tree import Tree
+    from dvc_objects.errors import ObjectFormatError
 
-    path, recorded = str(out.def_path), out.hash_info
-    objects = {path: str(recorded.value)}
-    if recorded.isdir:
+    path, md5 = str(out.def_path), str(out.hash_info.value)
+    objects = {path: md5}
+    if out.hash_info.isdir:
         try:
-            tree = Tree.load(odb, recorded)
+            tree = Tree.load(odb, out.hash_info)
             objects = {"/".join((path, *names)): str(one.value) for names, _, one in tree}
+            tree.digest()
         except FileNotFoundError:
-            pass
+            return Shared(path, out.meta.size, objects)
+        except (ObjectFormatError, KeyError, TypeError, AttributeError):
+            raise UserError(f"the list of {path} is damaged in the remote; {_again(md5)}") from None
+        if tree.hash_info.value != md5:
+            raise UserError(f"the list of {path} is not the recorded one in the remote; {_again(md5)}")
     return Shared(path, out.meta.size, objects)
 
 
+def _again(md5: str) -> str:
+    """How an object comes back: DVC pushes none that is there, whatever its bytes."""
+    return f"delete its object {md5[:2]}/{md5[2:]} there, then run `dvc push`"
+
+# %% ../../nbs/proof/37_verify.ipynb #held-sizes
 def held_sizes(
     odb: Any,  # the remote's objects
     digests: Iterable[str],
@@ -257,7 +268,12 @@ def remote_findings(
     outs: Iterable[Any],  # outputs of DVC's index
 ) -> Iterator[str]:
     """The objects that the remote lacks, and those that are too short or too long."""
-    outputs = [shared_output(odb, out) for out in outs]
+    outputs = []
+    for out in outs:
+        try:
+            outputs.append(shared_output(odb, out))
+        except UserError as error:
+            yield str(error)
     held = held_sizes(odb, (md5 for output in outputs for md5 in output.objects.values()))
     if outputs and not held:
         yield f"the remote {name} holds nothing of what is recorded; is it the right one? If so, run `dvc push`"
@@ -271,11 +287,9 @@ def remote_findings(
             and None not in (output.size, *sizes)
             and (size := sum(one or 0 for one in sizes)) != output.size
         ):
+            found = f"{output.path} has {size:,} bytes in the remote {name}, {output.size:,} are recorded"
             one = output.objects.get(output.path)
-            yield (
-                f"{output.path} has {size:,} bytes in the remote {name}, {output.size:,} are recorded; "
-                f"delete {f'its object {one[:2]}/{one[2:]}' if one else 'its objects'} there, then run `dvc push`"
-            )
+            yield f"{found}; {_again(one) if one else 'delete its objects there, then run `dvc push`'}"
 
 # %% ../../nbs/proof/37_verify.ipynb #check-remote
 def check_remote(

@@ -188,6 +188,47 @@ def test_an_object_that_was_cut_off_is_red_with_both_sizes_and_nothing_is_delete
     assert damaged.exists()
 
 
+@pytest.mark.parametrize("content", ["[{", "{}", "[1]", '[{"relpath": "weather.csv"}]', "[]"])
+def test_a_damaged_list_of_a_folder_is_red_with_its_object(clone: Path, content: str) -> None:
+    listed = stored(clone, "data")
+    listed.chmod(0o644)
+    listed.write_text(content)
+
+    [finding] = check_remote(clone).findings
+
+    assert finding.startswith("the list of data is "), finding
+    assert finding.endswith(f"delete its object {listed.parent.name}/{listed.name} there, then run `dvc push`")
+
+
+@pytest.mark.slow
+def test_a_remote_behind_a_server_is_asked_too(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    boto3, server_of = pytest.importorskip("boto3"), pytest.importorskip("moto.server")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    server = server_of.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        address = f"http://127.0.0.1:{server.get_host_and_port()[1]}"
+        bucket = boto3.resource("s3", endpoint_url=address).create_bucket(Bucket="bucket")
+        dvc(clone, "pull", "--quiet")
+        storage = f"['remote \"storage\"']\n    url = s3://bucket/store\n    endpointurl = {address}\n"
+        (clone / ".dvc" / "config.local").write_text(storage)
+        dvc(clone, "push", "--quiet")
+        whole = check_remote(clone)
+        lost, cut = stored(clone, "data/weather.csv"), stored(clone, "artifacts/train/rates.json")
+        bucket.Object(f"store/files/md5/{lost.parent.name}/{lost.name}").delete()
+        bucket.Object(f"store/files/md5/{cut.parent.name}/{cut.name}").put(Body=b"x")
+        broken = check_remote(clone)
+    finally:
+        server.stop()
+
+    assert whole.ok, whole.findings
+    lack, short = broken.findings
+    assert lack == "data/weather.csv is not in the remote storage; run `dvc push`"
+    assert short.startswith("artifacts/train/rates.json has 1 bytes in the remote storage, "), short
+
+
 def test_a_remote_that_is_gone_is_one_line(clone: Path) -> None:
     shutil.rmtree(clone.parent / "remote")
 
