@@ -19,6 +19,7 @@ from mlops_pkg.core.stage import STAGES
 from mlops_pkg.core.workspace import Workspace
 from mlops_pkg.proof.sync import fresh_export
 from mlops_pkg.proof.verify import check_lock, check_remote, check_verify, verify, waiting
+from tests.conftest import ROOT
 
 IDENTITY = ["-c", "user.name=test", "-c", "user.email=test@example.invalid"]
 
@@ -124,6 +125,10 @@ def test_a_pushed_project_is_green_and_neither_clone_nor_remote_is_changed(clone
 
     assert (files(clone), files(clone.parent / "remote")) == before
     assert not (clone / "data").exists()
+
+
+def test_the_record_of_this_project_holds() -> None:
+    assert check_lock(ROOT).findings == ()
 
 
 def test_the_table_names_each_finding_and_the_report_is_written(
