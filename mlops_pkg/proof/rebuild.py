@@ -29,7 +29,7 @@ from ..core.params import UNDECLARED, Undeclared, UserError, load_params, neares
 from ..core.stage import STAGES
 from ..core.workspace import Workspace, write_bytes, write_json
 from .imports import needs_of
-from .lock import IGNORED, Locked, path_digest, read_lock
+from .lock import IGNORED, Locked, path_digest, read_lock, recorded_makers, stage_findings
 from .project import params_of, paths_of, read_stages
 from .terminal import paint, rebuild_words, table, verdict
 
@@ -66,17 +66,17 @@ def params_text(
 
 # %% ../../nbs/proof/31_rebuild.ipynb #lay-out
 def lay_out(
-    stage: Mapping[str, Any],  # one stage of dvc.yaml
+    stage: dict[str, Any],  # one stage of dvc.yaml
     root: Path,  # the project
     folder: Path,  # to be filled; there is nothing in it
 ) -> None:
     """Fill a folder with what a stage declares: the files and folders, and the values of its parameters."""
-    for path in paths_of(dict(stage), "deps"):
+    for path in paths_of(stage, "deps"):
         copy(root, folder, path)
     for module in (folder / "mlops_pkg").rglob("*.py"):
         for package in module.parents[: len(module.relative_to(folder).parts) - 1]:
             (package / "__init__.py").touch()  # empty, where it is not declared
-    for file, keys in {"params.yaml": [], **params_of(dict(stage))}.items():
+    for file, keys in {"params.yaml": [], **params_of(stage)}.items():
         if file == "params.yaml":
             write_bytes(folder / file, params_text(withhold(read_yaml(root / file), keys)))
         elif file.endswith(".json"):
@@ -265,25 +265,20 @@ class Rebuilt:
 
 # %% ../../nbs/proof/31_rebuild.ipynb #stale
 def stale(
-    stage: Mapping[str, Any],  # one stage of dvc.yaml
+    stage: dict[str, Any],  # one stage of dvc.yaml
     locked: Locked | None,  # the same stage in dvc.lock
+    makers: Mapping[str, tuple[str, str]],  # of `recorded_makers`
     root: Path,
 ) -> Iterator[str]:
-    """Why dvc.lock does not speak of what is here: the stage has not been run with it."""
-    if locked is None:
-        yield "dvc.lock does not know this stage; run `dvc repro`"
-        return
-    if stage.get("cmd") != locked.cmd:
-        yield f"dvc.lock records the command `{locked.cmd}`; run `dvc repro`"
-    for path in paths_of(dict(stage), "deps"):
+    """Why dvc.lock does not speak of what is here: the stage has not been run with it, or its inputs are elsewhere."""
+    for text in stage_findings(root, stage, locked, makers):
+        yield f"{text}; run `dvc repro`"
+    for path in sorted(locked.deps.keys() & makers.keys()) if locked else ():
         found = path_digest(root / path)
         if found is None:
             yield f"{path}: missing; get it with `dvc pull`, or make it with `dvc repro`"
-        elif found != locked.deps.get(path):
-            yield f"{path} is not the one that dvc.lock records; run `dvc repro`"
-    for path in paths_of(dict(stage), "outs", "metrics", "plots"):
-        if path not in locked.outs:
-            yield f"{path} is not in dvc.lock; run `dvc repro`"
+        elif locked and found != locked.deps[path]:
+            yield f"{path} is not the one that dvc.lock records; get that one with `dvc checkout`"
 
 # %% ../../nbs/proof/31_rebuild.ipynb #libraries-of
 def libraries_of(
@@ -323,12 +318,13 @@ def last_line(
 # %% ../../nbs/proof/31_rebuild.ipynb #rebuild-stage
 def rebuild_stage(
     name: str,
-    stage: Mapping[str, Any],  # as in dvc.yaml
+    stage: dict[str, Any],  # as in dvc.yaml
     locked: Locked | None,  # as in dvc.lock
+    makers: Mapping[str, tuple[str, str]],  # of `recorded_makers`
     root: Path,
 ) -> Rebuilt:
     """Run a stage with what it declares and nothing else, and compare; what it said is kept where it failed."""
-    if findings := tuple(stale(stage, locked, root)):
+    if findings := tuple(stale(stage, locked, makers, root)):
         return Rebuilt(name, findings=findings)
     with tempfile.TemporaryDirectory(prefix="rebuild-", ignore_cleanup_errors=True) as temporary:
         scratch = Path(temporary).resolve()
@@ -353,13 +349,14 @@ def rebuild_stages(
 ) -> list[Rebuilt]:
     """Rebuild stages, several at once; in the order of the names."""
     pipeline, lock = read_stages(root), read_lock(root)
+    makers = recorded_makers(root, lock)
     for name in names:
         if name not in pipeline:
             raise UserError(f"dvc.yaml: no stage is named '{name}'; {nearest(name, pipeline)}")
     load_params(root / "params.yaml")
 
     def one(name: str) -> Rebuilt:
-        rebuilt = rebuild_stage(name, pipeline[name], lock.get(name), root)
+        rebuilt = rebuild_stage(name, pipeline[name], lock.get(name), makers, root)
         told(rebuilt)
         return rebuilt
 
@@ -404,15 +401,15 @@ def _rows(one: Rebuilt) -> Iterator[tuple[str, str, str, str]]:
 
 # %% ../../nbs/proof/31_rebuild.ipynb #dvc-lines
 def dvc_lines(
-    stage: Mapping[str, Any],  # one stage of dvc.yaml
+    stage: dict[str, Any],  # one stage of dvc.yaml
     used: Used,
     sections: Iterable[str],  # the names of all sections of params.yaml
     reachable: Iterable[str] = (),  # the modules that it may import
     libraries: Iterable[str] = (),  # those of environment.json that it has loaded
 ) -> list[str]:
     """The lines to add to a stage of dvc.yaml (+) and to drop from it (-)."""
-    deps, params = paths_of(dict(stage), "deps"), params_of(dict(stage))
-    known = [*deps, *paths_of(dict(stage), "outs", "metrics", "plots"), *params, "params.yaml"]
+    deps, params = paths_of(stage, "deps"), params_of(stage)
+    known = [*deps, *paths_of(stage, "outs", "metrics", "plots"), *params, "params.yaml"]
     modules = [name for name in used.modules if not name.endswith("__init__.py")]
     read = [key for key in used.params if key.partition(".")[0] in sections]
     read = [key for key in read if not any(other.startswith(f"{key}.") for other in read)]

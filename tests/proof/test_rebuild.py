@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import reduce
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from mlops_pkg.core.params import UserError, load_params
 from mlops_pkg.core.probe import readable
 from mlops_pkg.core.workspace import Workspace, read_json
 from mlops_pkg.proof.lock import path_digest
+from mlops_pkg.proof.project import params_of
 from mlops_pkg.proof.rebuild import Used, declared, dvc_lines, params_text, rebuild, withhold
 from tests.conftest import ROOT
 
@@ -55,10 +57,14 @@ class Toy:
             kind: [{"path": path, "md5": path_digest(self.root / path)} for path in paths]
             for kind, paths in (("deps", self.deps), ("outs", self.outs))
         }
-        files = [entry for entry in self.params if isinstance(entry, dict)]
-        recorded = {file: dict.fromkeys(keys, "") for entry in files for file, keys in entry.items()}
+        recorded = {file: self.values(file, keys) for file, keys in params_of(stage).items()}
         locked = {"cmd": COMMAND, **lists, "params": recorded}
         (self.root / "dvc.lock").write_text(json.dumps({"stages": {"train": locked}}))
+
+    def values(self, file: str, keys: list[str]) -> dict[str, object]:
+        """The values of dotted keys."""
+        whole = yaml.safe_load((self.root / file).read_text())
+        return {key: reduce(lambda part, name: part[name], key.split("."), whole) for key in keys}
 
     def found(self) -> list[str]:
         """What the proof finds; none where it is green."""
@@ -214,13 +220,13 @@ def test_what_a_failed_stage_said_is_kept(toy: Toy) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda root: (root / "data" / "rows.csv").write_text("a\n"), "data is not the one that dvc.lock records"),
-        (lambda root: shutil.rmtree(root / "data"), "data: missing; get it with `dvc pull`"),
+        (lambda root: (root / "data" / "rows.csv").write_text("a\n"), "data has changed since it ran; run `dvc repro`"),
+        (lambda root: shutil.rmtree(root / "data"), "data is missing; run `dvc repro`"),
         (
             lambda root: (root / "mlops_pkg" / "core" / "stage.py").open("a").write("#\n"),
-            "mlops_pkg/core/stage.py is not the one that dvc.lock records; run `dvc repro`",
+            "mlops_pkg/core/stage.py has changed since it ran; run `dvc repro`",
         ),
-        (lambda root: (root / "dvc.lock").write_text("stages: {}"), "dvc.lock does not know this stage"),
+        (lambda root: (root / "dvc.lock").write_text("stages: {}"), "dvc.lock does not record it; run `dvc repro`"),
     ],
 )
 def test_a_project_that_is_not_as_recorded_is_red_and_not_run(toy: Toy, change: object, told: str) -> None:
@@ -234,9 +240,19 @@ def test_another_recorded_command_or_output_is_red(toy: Toy) -> None:
     toy.record("value = 1")
     text = (toy.root / "dvc.yaml").read_text()
     (toy.root / "dvc.yaml").write_text(text.replace("core.stage train", "core.stage  train"))
-    assert only(toy.found(), f"dvc.lock records the command `{COMMAND}`")
+    assert only(toy.found(), f"its cmd was `{COMMAND}` when it ran")
     (toy.root / "dvc.yaml").write_text(text.replace("rates.json", "rate.json"))
-    assert only(toy.found(), "artifacts/train/rate.json is not in dvc.lock")
+    assert "artifacts/train/rate.json is declared, but no digest of it is recorded" in toy.found()[0]
+
+
+def test_an_input_that_another_stage_made_must_be_the_recorded_one(toy: Toy) -> None:
+    toy.record("value = 1")
+    (toy.root / "data.dvc").write_text(json.dumps({"outs": [{"path": "data", "md5": path_digest(toy.root / "data")}]}))
+    assert toy.found() == []
+    (toy.root / "data" / "rows.csv").write_text("a\n")
+    assert only(toy.found(), "data is not the one that dvc.lock records; get that one with `dvc checkout`")
+    shutil.rmtree(toy.root / "data")
+    assert only(toy.found(), "data: missing; get it with `dvc pull`")
 
 
 def test_a_stage_that_no_longer_makes_an_output_is_red(toy: Toy) -> None:
