@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from queue import Empty
 from typing import Any
@@ -153,7 +154,9 @@ def walk(
         content = _walk_there(stage, scratch, overrides or {}, failed, report)
         if not (place / stage).is_dir():
             raise UserError(f"{stage}: the walk wrote nothing to its folder; the notebook must write below `out`")
-    write_bytes(home / f"{stage}.ipynb", content)
+        write_bytes(
+            home / f"{stage}.ipynb", content
+        )  # before the outputs take their place: this may fail, a rename not
     failed.unlink(missing_ok=True)
     return home / f"{stage}.ipynb"
 
@@ -182,8 +185,9 @@ def _walk_there(
         where = notebook.relative_to(scratch.root)
         reason = _reason(error, notebook)
         if draft.is_file():
-            write_bytes(failed, draft.read_bytes())
-            reason += f"; see {failed.relative_to(scratch.root)}"
+            with suppress(UserError):  # on a full disk the reason is worth more than the notebook as far as it came
+                write_bytes(failed, draft.read_bytes())
+                reason += f"; see {failed.relative_to(scratch.root)}"
         raise UserError(f"{stage}: the walk through {where} failed {reason}") from None
     return normalise(executed, scratch.root, scratch.out)
 
