@@ -12,8 +12,9 @@ import importlib
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,10 +120,9 @@ def _tell(path: Path, first: int, rejects: Sequence[Reject]) -> None:
     """Add rejects to their file."""
     if not rejects:
         return
-    begun = path.exists()
     with path.open("a", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        if not begun:
+        if not file.tell():
             writer.writerow(("row", "field", "value", "reason"))
         writer.writerows((first + reject.record, *reject[1:]) for reject in rejects)
 
@@ -145,19 +145,50 @@ def _write_all(
         raise RecordsError(f"row {rows + place:,} is {what}") from None
     return rows, rejected
 
+# %% ../../nbs/scoring/52_files.ipynb #begin
+def _lock(descriptor: int) -> bool:
+    """Whether this process now holds the file."""
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+def _clear(path: Path) -> None:
+    """Remove what killed processes have left beside `path`."""
+    for left in path.parent.glob(f".{escape(path.name)}.*.tmp"):
+        with suppress(OSError), left.open("rb") as file:
+            if _lock(file.fileno()):
+                left.unlink()
+
 # %% ../../nbs/scoring/52_files.ipynb #whole
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
-    """A place to write what takes the place of `path` in the end; where nothing was written, `path` is removed."""
+    """A place to write what takes the place of `path` in the end; where nothing was written, `path` is removed.
+
+    An `OSError` that names no file, or the temporary one, names `path`.
+    """
+    _clear(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield temporary
-        if temporary.exists():
+        with temporary.open("wb") as file:
+            _lock(file.fileno())
+            yield temporary
+            written = temporary.stat().st_size
+        if written:
             temporary.replace(path)
         else:
             path.unlink(missing_ok=True)
+    except OSError as error:
+        if error.filename not in (None, str(temporary)) or error.errno is None:
+            raise
+        raise OSError(error.errno, f"{error.strerror}; nothing was changed", str(path)) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 # %% ../../nbs/scoring/52_files.ipynb #check-paths
 def rejects_path(destination: Path) -> Path:
