@@ -21,6 +21,7 @@ help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(DATA)  ## rebuild what is out of date: pipeline, walks, parity, report; then a summary
+	@python -m mlops_pkg mend
 	@dvc repro || { echo "Stopped: the lines above say why. What stood before is still there." >&2; exit 1; }
 	@python -m mlops_pkg summary
 
