@@ -78,7 +78,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
     write_bytes(path, b"old")
     (tmp_path / f".file.bin.{os.getpid()}.tmp").symlink_to("/dev/full")
 
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(UserError, match=r"file\.bin: No space left on device; make room on the disk and run it again"):
         write_bytes(path, b"new" * 100_000)
 
     assert path.read_bytes() == b"old"
@@ -305,6 +305,18 @@ def test_a_damaged_table_is_named_with_its_mend(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match=r"features/train\.parquet: damaged .* `dvc repro --force features`"):
         read_table(path)
+
+
+def test_a_kill_between_the_two_renames_loses_nothing_when_the_next_run_fails(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    write_bytes(tmp_path / "artifacts" / ".train.tmp" / "former" / "model", b"former")
+    write_bytes(tmp_path / "artifacts" / ".train.tmp" / "train" / "model", b"new")
+
+    with pytest.raises(ValueError), replacing(workspace, "train"):  # noqa: PT011
+        raise ValueError
+
+    assert workspace.input("train", "model").read_bytes() == b"former"
+    assert [path.name for path in (tmp_path / "artifacts").iterdir()] == ["train"]
 
 
 def test_what_a_killed_stage_left_does_not_get_into_the_next_run(tmp_path: Path) -> None:
