@@ -1,70 +1,59 @@
-"""Kill `dvc repro` at random moments and see what is left; the short form is tests/slow/test_repro.py.
+"""Kill commands at random moments and see what is left; the short form is tests/slow/test_faults.py.
 
     python -m benchmarks.kills [KILLS]
 
-Each round forces the five production stages to run again on the small real sample, kills the whole process group with
-SIGKILL at a random moment, and asks three things: no stage's folder holds half of its outputs, every file in it is one
-that a finished stage wrote, and the next `dvc repro` gives the same digests. DVC writes dvc.lock in place, so a kill in
-that moment tears it; such a round is counted, and goes on with the dvc.lock that git would restore. The figures go to
-benchmarks/kills.json.
+Each round starts `dvc repro`, `mlops_pkg research`, `mlops_pkg predict` or `dvc push` on the small real sample, kills
+its whole process group with SIGKILL at a random moment, and asks three things. Is any file half written? Does
+`mlops_pkg mend` set right what DVC left torn, and is everything back that stood there before? Does the next command
+succeed, with the results of one that nothing disturbed? The figures go to benchmarks/kills.json.
 """
 
-import hashlib
 import json
-import os
 import random
-import signal
 import sys
 import tempfile
-import time
 from collections import Counter
 from pathlib import Path
 
-from mlops_pkg.core.stage import STAGES
-from tests.slow.conftest import Project, make_project
+from tests.slow.conftest import make_project
+from tests.slow.kills import Kill, Predict, Push, Repro, Victim, Walk, commit, kill
+
+SHARES = (8, 2, 6, 5)  # of dvc repro, research, predict and push; a walk takes longest
 
 
-def state(project: Project, stage: str, expected: dict[str, str]) -> str:
-    """What is left of a stage's outputs: none, complete, or half."""
-    folder = project.root / "artifacts" / stage
-    wanted = {Path(path).name: md5 for path, md5 in expected.items() if Path(path).parent.name == stage}
-    files = folder.iterdir() if folder.exists() else ()
-    found = {path.name: hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() for path in files}
-    return "none" if not found else "complete" if found == wanted else "half"
+def summary(kills: list[Kill]) -> dict[str, object]:
+    """The figures of one command."""
+    torn = [line for one in kills for line in one.mended if "torn" in line]
+    back = [line for one in kills for line in one.mended if "former output is back" in line]
+    return {
+        "kills": len(kills),
+        "left": dict(sorted(Counter(one.left for one in kills).items())),
+        "torn_dvc_lock_mended": sum("dvc.lock" in line for line in torn),
+        "torn_rwlock_mended": sum("rwlock" in line for line in torn),
+        "former_output_put_back": len(back),
+        "lost": sum(bool(one.lost) for one in kills),
+    }
 
 
 def main(kills: int) -> int:
     """Run the campaign; 0 when nothing was lost."""
     generator = random.Random(0)
-    folder = Path(tempfile.mkdtemp(prefix="kills-"))
-    project = make_project(folder / "project")
-    started = time.monotonic()
+    project = make_project(Path(tempfile.mkdtemp(prefix="kills-")) / "project")
     project.repro("package")
-    whole, expected = time.monotonic() - started, project.digests()
-    lock = project.root / "dvc.lock"
-    committed = lock.read_bytes()
-    left, lost, torn = Counter[str](), 0, 0
+    commit(project)
+    victims: list[Victim] = [Repro(project), Walk(project), Predict(project, 40_000), Push(project)]
+    durations: dict[tuple[str, str], float] = {}
+    done: list[Kill] = []
     for number in range(1, kills + 1):
-        running = project.start("dvc", "repro", "--force", "package")
-        time.sleep(generator.uniform(0.3, whole))
-        os.killpg(running.pid, signal.SIGKILL)
-        running.wait()
-        states = [state(project, stage, expected) for stage in STAGES]
-        left.update(states)
-        again = project.run("dvc", "repro", "package", check=False)
-        if again.returncode and "dvc.lock" in again.stderr:
-            torn += 1
-            lock.write_bytes(committed)
-            project.repro("package")
-        same = project.digests() == expected
-        lost += not same or "half" in states
-        print(
-            f"{number}/{kills}: {dict(zip(STAGES, states, strict=True))}, same digests afterwards: {same}", flush=True
-        )
-    figures = {"kills": kills, "left": dict(sorted(left.items())), "torn_dvc_lock": torn, "lost": lost}
+        one = kill(generator.choices(victims, SHARES)[0], durations, generator)
+        done.append(one)
+        print(f"{number}/{kills}: {one.command}: {one.left}; {'; '.join(one.mended)}; {one.lost}", flush=True)
+    commands = {victim.name: summary([one for one in done if one.command == victim.name]) for victim in victims}
+    lost = sum(bool(one.lost) for one in done)
+    figures = {"kills": kills, "lost": lost, "commands": commands}
     Path(__file__).with_suffix(".json").write_text(json.dumps(figures, indent=2) + "\n")
     return 1 if lost else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 50))
+    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 200))
