@@ -115,8 +115,12 @@ def read_table(path: Path) -> "pd.DataFrame":
     try:
         return pd.read_parquet(path)
     except (pyarrow.ArrowInvalid, OSError) as error:
-        mend = f"make it anew with `dvc repro --force {path.parent.name}`"
-        raise UserError(f"{path.parent.name}/{path.name}: damaged ({str(error).splitlines()[0]}); {mend}") from None
+        raise _damaged(path, str(error).splitlines()[0]) from None
+
+
+def _damaged(path: Path, said: str) -> UserError:
+    """The one line for a file that cannot be read; where DVC's own copy is damaged too, only `mend` finds it."""
+    return UserError(f"{path.parent.name}/{path.name}: damaged ({said}); run `mlops_pkg mend`, then `dvc repro`")
 
 # %% ../../nbs/core/01_workspace.ipynb #write-json
 def write_json(
@@ -128,8 +132,11 @@ def write_json(
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """What a JSON file holds; `UserError` for a damaged one."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise _damaged(path, str(error)) from None
 
 
 def write_csv(path: Path, frame: "pd.DataFrame") -> None:

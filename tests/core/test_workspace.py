@@ -303,8 +303,17 @@ def test_a_damaged_table_is_named_with_its_mend(tmp_path: Path) -> None:
     path = tmp_path / "features" / "train.parquet"
     write_bytes(path, b"PAR1 cut short")
 
-    with pytest.raises(UserError, match=r"features/train\.parquet: damaged .* `dvc repro --force features`"):
+    with pytest.raises(UserError, match=r"features/train\.parquet: damaged .*; run `mlops_pkg mend`, then `dvc repro`"):
         read_table(path)
+
+
+@pytest.mark.parametrize("left", [b'{"rows": 3, "tab', b"", b"\xff"])
+def test_a_damaged_json_file_is_named_with_its_mend(tmp_path: Path, left: bytes) -> None:
+    path = tmp_path / "ingest" / "rows.json"
+    write_bytes(path, left)
+
+    with pytest.raises(UserError, match=r"ingest/rows\.json: damaged .*; run `mlops_pkg mend`, then `dvc repro`"):
+        read_json(path)
 
 
 def test_a_kill_between_the_two_renames_loses_nothing_when_the_next_run_fails(tmp_path: Path) -> None:
