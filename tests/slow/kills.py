@@ -187,22 +187,30 @@ class Predict(Victim):
 
 
 class Push(Victim):
-    """`dvc push` of everything to an empty folder."""
+    """`dvc push` of everything to a folder that is new each time, as DVC notes which folder holds what."""
 
     name = "dvc push"
 
     def __init__(self, project: Project) -> None:
         super().__init__(project)
-        self.storage = project.root.parent / "storage"
-        project.run("dvc", "remote", "add", "--default", "--force", "--local", "storage", str(self.storage))
+        self.number = 0
+        self.prepare()
         project.run(*self.command())
         self.wanted = files(self.storage)
+
+    @property
+    def storage(self) -> Path:
+        """The folder of this round."""
+        return self.project.root.parent / f"storage-{self.number}"
 
     def command(self) -> list[str]:
         return ["dvc", "push"]
 
     def prepare(self) -> None:
-        shutil.rmtree(self.storage)
+        shutil.rmtree(self.storage, ignore_errors=True)
+        self.number += 1
+        text = f"[core]\n    remote = storage\n['remote \"storage\"']\n    url = {self.storage}\n"
+        (self.project.root / ".dvc" / "config.local").write_text(text)
 
     def state(self) -> str:
         found = files(self.storage) if self.storage.exists() else {}
