@@ -112,6 +112,17 @@ def _output(first: int, scored: Scored) -> list[Any]:
         columns.append([None if value < 0 else value for value in label.tolist()])
     return columns + scored.kept
 
+# %% ../../nbs/scoring/52_files.ipynb #naming
+@contextmanager
+def _naming(wrong: Path | None, right: Path) -> Iterator[None]:
+    """Let an `OSError` of the block that names `wrong`, or no file where that is None, name `right`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename != (None if wrong is None else str(wrong)):
+            raise
+        raise OSError(error.errno, error.strerror, str(right)) from None
+
 # %% ../../nbs/scoring/52_files.ipynb #write-all
 Progress = Callable[[int, float], None]  # is told the rows done and the share of the source that is read
 
@@ -120,7 +131,7 @@ def _tell(path: Path, first: int, rejects: Sequence[Reject]) -> None:
     """Add rejects to their file."""
     if not rejects:
         return
-    with path.open("a", encoding="utf-8", newline="") as file:
+    with _naming(None, path), path.open("a", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         if not file.tell():
             writer.writerow(("row", "field", "value", "reason"))
@@ -167,25 +178,19 @@ def _clear(path: Path) -> None:
 # %% ../../nbs/scoring/52_files.ipynb #whole
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
-    """A place to write what takes the place of `path` in the end; where nothing was written, `path` is removed.
-
-    An `OSError` that names no file, or the temporary one, names `path`.
-    """
+    """A place to write what takes the place of `path` in the end; where nothing was written, `path` is removed."""
     _clear(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
-            _lock(file.fileno())
-            yield temporary
-            written = temporary.stat().st_size
-        if written:
-            temporary.replace(path)
-        else:
-            path.unlink(missing_ok=True)
-    except OSError as error:
-        if error.filename not in (None, str(temporary)) or error.errno is None:
-            raise
-        raise OSError(error.errno, f"{error.strerror}; nothing was changed", str(path)) from None
+        with _naming(temporary, path):
+            with temporary.open("wb") as file:
+                _lock(file.fileno())
+                yield temporary
+                written = temporary.stat().st_size
+            if written:
+                temporary.replace(path)
+            else:
+                path.unlink(missing_ok=True)
     finally:
         with suppress(OSError):
             temporary.unlink()
@@ -262,6 +267,7 @@ def score_file(
         else:
             scores = score_in_processes(opened, verified, keep, processes)
         with (
+            _naming(None, destination),
             closing(scores),
             _whole(destination) as answers,
             _whole(rejects_path(destination)) as reasons,
