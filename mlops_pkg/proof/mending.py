@@ -54,13 +54,26 @@ def mend_record(
     former = _from_git(path)
     if former is None and path.suffix == ".dvc":
         _refuse(f"{path.name}: torn, and git has no former one; record the data anew with `dvc add {path.stem}`")
-    aside = path.parent / ".dvc" / "tmp" / f"{path.name}.torn"
-    aside.write_bytes(content)
-    if former is None:
+    _write(path.parent / ".dvc" / "tmp" / f"{path.name}.torn", content)
+    if path.suffix == ".dvc":
+        _write(path, former or b"")
+        return f"{path.name}: was torn; it is as in git's last commit"
+    return f"{path.name}: was torn; {_mend_lock(path, content, former or b'')}"
+
+
+def _mend_lock(path: Path, torn: bytes, former: bytes) -> str:
+    """Put together what is left of dvc.lock and what git has of it; what the stages are now."""
+    (head, *left), (begin, *had) = (re.split(rb"(?m)^(?=  \S)", text) for text in (torn, former))
+    kept = {block.partition(b":")[0]: block for block in left[:-1]}  # the last one is not all there
+    back = {block.partition(b":")[0]: block for block in had}
+    mended = (head if kept else begin) + b"".join((back | kept).values())
+    if is_whole(mended):
+        _write(path, mended)
+    else:
         path.unlink()
-        return f"{path.name}: was torn, and git has no former one; removed, DVC's run cache knows what has finished"
-    _write(path, former)
-    return f"{path.name}: was torn; the version of git's last commit is back"
+        kept = back = {}
+    count = f"{len(kept)} of its stages are kept, {len(back.keys() - kept.keys())} are as in git's last commit"
+    return f"{count}; `dvc repro` does the rest"
 
 
 def _from_git(path: Path) -> bytes | None:
