@@ -113,9 +113,9 @@ class Walk(Victim):
     """`mlops_pkg research` of one stage."""
 
     name = "mlops_pkg research"
-    stages = ("ingest", "features")
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project, stages: tuple[str, ...] = ("ingest", "features")) -> None:
+        self.stages = stages
         super().__init__(project)
         self.home = project.root / "research"
         self.wanted = {}
