@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Commands', 'commands', 'known_stages', 'whole_pairs', 'stage', 'data', 'research', 'sync', 'rebuild', 'declared',
-           'parity', 'prove', 'rows_summary', 'metrics_summary', 'parity_summary', 'summary', 'report', 'tally_summary',
-           'predict', 'main']
+           'parity', 'prove', 'verify', 'merge', 'mend', 'rows_summary', 'metrics_summary', 'parity_summary', 'summary',
+           'report', 'lineage', 'tally_summary', 'predict', 'main']
 
 # %% ../nbs/90_cli.ipynb #imports
 import sys
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _DAY = {
     "Look and try": ("data", "stage", "research"),
     "Prove": ("sync", "rebuild", "parity", "prove", "declared"),
+    "Share": ("verify", "merge", "mend"),
     "Read": ("summary", "report"),
     "Use": ("predict",),
 }
@@ -292,6 +293,70 @@ def prove() -> None:
     click.echo(table(("proof", "verdict", "because"), rows))
     _end(well, always=True)
 
+# %% ../nbs/90_cli.ipynb #verify
+@commands.command()
+def verify() -> None:
+    """Is all that is recorded whole, and has it been pushed? Needs no data.
+
+    On a clone without data, in seconds and without pulling: the package is what the notebooks say, dvc.lock holds for
+    the code, the values and the libraries that are checked out, and the remote holds every recorded object. CI asks
+    it of a pull request. Writes reports/verify.json.
+
+    \b
+    Example:
+      mlops_pkg verify
+    """  # noqa: D301
+    from mlops_pkg.proof.verify import verify as verify_project
+
+    if not verify_project():
+        raise click.exceptions.Exit(1)
+
+# %% ../nbs/90_cli.ipynb #merge
+@commands.command()
+@click.argument("branch", required=False)
+@click.option("--continue", "going_on", is_flag=True, help="Go on, after what was in conflict is mended.")
+@click.option("--abort", "aborting", is_flag=True, help="Go back to the tree before the merge.")
+def merge(branch: str | None, going_on: bool, aborting: bool) -> None:
+    """Merge a branch; notebooks, package, index and dvc.lock end as one.
+
+    Notebooks are merged by cells, the package is exported anew, dvc.lock is merged by stages, the rest is git's. Then the
+    pipeline is brought up to date, the proofs run, and the merge is committed. A cell that both branches have edited
+    stops it, with both versions in the notebook.
+
+    \b
+    Examples:
+      mlops_pkg merge another-branch
+      mlops_pkg merge --continue
+      mlops_pkg merge --abort
+    """  # noqa: D301
+    if (branch is not None) + going_on + aborting != 1:
+        raise click.UsageError("give a branch, or --continue, or --abort")
+    from mlops_pkg.proof import merging
+
+    if branch is not None:
+        merging.merge(branch)
+    else:
+        (merging.go_on if going_on else merging.abort)()
+
+# %% ../nbs/90_cli.ipynb #mend
+@commands.command()
+@click.option("--cache", "everything", is_flag=True, help="Read every recorded object of DVC's cache once more.")
+def mend(everything: bool) -> None:
+    """Set right what a kill or a damaged disk has left.
+
+    A torn dvc.lock, stale locks and scratch, damaged objects of DVC's cache. Says nothing where all is well;
+    `make run` begins with it.
+
+    \b
+    Examples:
+      mlops_pkg mend
+      mlops_pkg mend --cache         after a disk has failed
+    """  # noqa: D301
+    from mlops_pkg.proof.mending import mend as mend_project
+
+    for line in mend_project(_root(), everything):
+        click.echo(line)
+
 # %% ../nbs/90_cli.ipynb #root
 def _root() -> Path:
     """The project around the current folder."""
@@ -378,6 +443,33 @@ def report(show: bool) -> None:
     click.echo(path.relative_to(path.parents[1]).as_posix())
     if show:
         click.launch(path.as_uri())
+
+# %% ../nbs/90_cli.ipynb #lineage
+@commands.command()
+@click.argument("thing", metavar="[FILE|BUNDLE|DIGEST]", required=False)
+@click.option("--cells", is_flag=True, help="Name the notebook cells of each module.")
+@click.option("--json", "form", flag_value="json", help="All of it, for programs.")
+@click.option("--mermaid", "form", flag_value="mermaid", help="A flowchart, for a Markdown page.")
+def lineage(thing: str | None, form: str | None, cells: bool) -> None:
+    """From anything to what it was made from, and to what was made with it.
+
+    Asks dvc.lock, dvc.yaml and git, and runs nothing. FILE is a path, a stage or params.yaml:KEY; BUNDLE a folder
+    with a bundle, here or a copy from anywhere; DIGEST the first six digits or more of one in dvc.lock or in the
+    bundle. Without any it is the project's bundle.
+
+    \b
+    Examples:
+      mlops_pkg lineage
+      mlops_pkg lineage artifacts/train/model.skops
+      mlops_pkg lineage params.yaml:train.learning_rate
+      mlops_pkg lineage nbs/pipeline/22_train.ipynb --mermaid
+    """  # noqa: D301
+    from mlops_pkg.proof.lineage import as_json, as_mermaid, as_text
+    from mlops_pkg.proof.lineage import lineage as follow
+
+    found = follow(thing)
+    views = {"json": as_json, "mermaid": as_mermaid}
+    click.echo(views[form](found) if form else as_text(found, cells))
 
 # %% ../nbs/90_cli.ipynb #predict
 @contextmanager
