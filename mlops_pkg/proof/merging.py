@@ -198,7 +198,7 @@ def _reopen(
     _git(root, "update-index", "-z", "--index-info", given="\0".join(lines) + "\0")
 
 # %% ../../nbs/proof/38_merging.ipynb #begin
-_REMADE = ("*.ipynb", "/dvc.lock", "/mlops_pkg/**", "/artifacts/**")  # what git leaves to us
+_REMADE = ("*.ipynb", "/dvc.lock", "/mlops_pkg/**/*.py", "/artifacts/**")  # what git leaves to us
 
 
 def _is_merging(root: Path) -> bool:
@@ -235,7 +235,7 @@ def _begin(root: Path, branch: str) -> None:
         done = _git(root, *settings, "merge", "--no-ff", "--no-commit", branch, check=False)
     if not _is_merging(root):
         raise UserError(" ".join(f"git merge: {done.stderr or done.stdout}".split()))
-    _git(root, "checkout", "HEAD", "--", "mlops_pkg")
+    _git(root, "checkout", "HEAD", "--", "mlops_pkg/*.py")
 
 # %% ../../nbs/proof/38_merging.ipynb #note
 def _note(root: Path) -> Path:
@@ -321,7 +321,7 @@ def _settle(root: Path) -> list[str]:
     for path, sides in unmerged(root).items():
         if path == "dvc.lock":
             _settle_lock(root, sides)
-        elif path.startswith(("mlops_pkg/", "artifacts/")):
+        elif path.startswith("artifacts/") or (path.startswith("mlops_pkg/") and path.endswith(".py")):
             continue  # made again
         elif not {2, 3} <= sides.keys() or not (root / path).is_file():
             choice = "keep it with `git add`, or drop it with `git rm`"
@@ -383,7 +383,8 @@ def _bring_up(root: Path, commands: Iterable[Sequence[str]]) -> None:
         _run(root, "dvc", "checkout", "--quiet", *moved)
     made = _names(root, "ls-files", "--deduplicate", "-z", "--", "dvc.lock", "artifacts")
     _reopen(root, made)
-    tracked = {path: path.read_bytes() for path in root.glob("*.dvc") if path.is_file()}
+    listed = [root / name for name in _names(root, "ls-files", "--deduplicate", "-z", "--", "*.dvc")]
+    tracked = {path: path.read_bytes() for path in listed if path.is_file()}
     for command in commands:
         _run(root, *command)
     for path, content in tracked.items():
@@ -406,7 +407,9 @@ def _finish(root: Path, commands: Iterable[Sequence[str]]) -> None:
         _regenerate(root)
         _bring_up(root, commands)
         _git(root, "add", "--update")
-        _git(root, "add", "--all", "--", "nbs", "mlops_pkg")
+        made = ("nbs", "mlops_pkg", "artifacts", "dvc.lock")
+        if new := _names(root, "ls-files", "--others", "--exclude-standard", "-z", "--", *made):
+            _git(root, "add", "--", *new)
         _git(root, "commit", "--quiet", "--no-edit", "--cleanup=strip")
     except UserError as error:
         raise UserError(f"{error}\n{_HOW}") from None
