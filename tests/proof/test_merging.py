@@ -607,6 +607,33 @@ def test_a_pipeline_that_fails_leaves_the_merge_open_and_both_ways_back_are_exac
     assert inconsistencies(toy) == []
 
 
+def test_a_module_that_neither_branch_had_goes_with_the_abort(toy: Repository) -> None:
+    new = (("markdown", "# taxes"), ("code", "#| default_exp core.taxes"), ("code", "#| export\nTAX = 0.2"))
+    toy.on("topic").write("nbs/core/05_taxes.ipynb", notebook(*new))
+    toy.commit("A notebook, not exported")
+    toy.on("main").edit(RATES, "RATE = 0.1", "RATE = 0.2")
+    toy.commit()
+    before = toy.snapshot()
+    with pytest.raises(UserError):
+        toy.merge([("steps", "fail")])
+    assert (toy.root / "mlops_pkg" / "core" / "taxes.py").is_file()
+
+    toy.git("merge", "--abort")
+
+    assert toy.snapshot() == before
+
+
+def test_an_output_that_git_holds_and_no_branch_had_is_committed(toy: Repository) -> None:
+    toy.git("rm", "--quiet", "artifacts/evaluate/metrics.json")
+    toy.commit("Not evaluated yet")
+    toy.git("tag", "--force", "first")
+    diverge(toy, ("RATE = 0.1", "RATE = 0.2"), ("COUNT = 3", "COUNT = 4"))
+
+    toy.merge([("steps", "well")])
+
+    assert toy.git("show", "HEAD:artifacts/evaluate/metrics.json") == '{"made": "anew"}'
+
+
 def test_a_cell_that_is_no_python_is_named_and_can_be_mended(toy: Repository) -> None:
     diverge(toy, ("RATE = 0.1", "RATE = 0.2"), ("COUNT = 3", "COUNT = = 4"))
 
