@@ -659,6 +659,22 @@ def test_data_that_neither_branch_has_are_not_recorded(toy: Repository) -> None:
     assert toy.read("data.dvc") == "outs: [{md5: ours}]\n"
 
 
+def test_a_record_is_never_joined_from_two_runs(toy: Repository) -> None:
+    """By lines it would be: the record of a run that never was."""
+    deps = "".join(f"    - path: data/{number}.csv\n      md5: old\n" for number in range(9))
+    toy.write("dvc.lock", f"schema: '2.0'\nstages:\n  train:\n    cmd: python\n    deps:\n{deps}")
+    toy.commit("A lock")
+    toy.git("tag", "--force", "first")
+    for branch, number in (("topic", 8), ("main", 0)):
+        path = f"data/{number}.csv\n      md5: "
+        toy.on(branch).write("dvc.lock", toy.read("dvc.lock").replace(f"{path}old", f"{path}{branch}"))
+        toy.commit()
+
+    toy.merge([("steps", "well")])
+
+    assert yaml.safe_load(toy.read("seen.txt"))["stages"] == {}
+
+
 def test_a_torn_lock_of_a_branch_costs_runs_and_nothing_else(toy: Repository) -> None:
     toy.on("topic").write("dvc.lock", "stages:\n  train:\n    cmd: [")
     toy.edit(RATES, "COUNT = 3", "COUNT = 4")
