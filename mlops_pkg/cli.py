@@ -319,9 +319,9 @@ def verify() -> None:
 def merge(branch: str | None, going_on: bool, aborting: bool) -> None:
     """Merge a branch; notebooks, package, index and dvc.lock end as one.
 
-    Notebooks are merged by cells, the package is exported anew, dvc.lock is merged by stages, the rest is git's. Then the
-    pipeline is brought up to date, the proofs run, and the merge is committed. A cell that both branches have edited
-    stops it, with both versions in the notebook.
+    Notebooks are merged by cells, the package is exported anew, dvc.lock is merged by stages, the rest is git's.
+    Then the pipeline is brought up to date, the proofs run, and the merge is committed. A cell that both branches
+    have edited stops it, with both versions in the notebook.
 
     \b
     Examples:
