@@ -253,7 +253,7 @@ class WebDav(Served):
     def __init__(self, scratch: Path) -> None:
         super().__init__(scratch)
         self.secret = {"user": "colleague", "password": "right"}
-        self.wrong, self.refusal = {"password": "wrong"}, "Unauthorized"
+        self.wrong, self.refusal = {"password": "wrong"}, "401 Not Authorized"
 
     def serve(self, port: int) -> Server:
         self.objects.parent.parent.mkdir(exist_ok=True)
