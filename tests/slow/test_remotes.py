@@ -127,9 +127,7 @@ def broken_push(sharing: Sharing) -> CompletedProcess[str]:
     assert objects(one) == before, "a push has changed the cache"
     remote.recover()
     one.run("dvc", "push", "--run-cache")
-    if (
-        remote.in_place
-    ):  # DVC takes half an object for the whole one: whoever pulls refuses it, and it has to be removed
+    if remote.in_place:  # DVC takes half an object for the whole one; who pulls refuses it, and it has to be removed
         for name in remote.damaged():
             remote.remove(name)
         one.run("dvc", "push")
