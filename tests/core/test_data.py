@@ -208,7 +208,7 @@ def test_a_wrong_file_in_the_remote_leaves_no_data(tracked_copy: Path) -> None:
 def test_without_remote_and_package_the_way_out_is_named(tracked_copy: Path) -> None:
     without_remote(tracked_copy, "no_such_package")
 
-    expected = "params.yaml: data.source = 'no_such_package': no remote has data/, and no such package is installed"
+    expected = r"params.yaml: data.source = 'no_such_package': no remote gives data/ \(.+\), and no such package is installed"
     assert message_of(tracked_copy) == expected
 
 

@@ -36,13 +36,9 @@ def nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project whose production stages are built, and stand in DVC's run cache, which takes no persisted output."""
+    """A project whose production stages are built, and stand in DVC's run cache."""
     project = make_project(tmp_path_factory.mktemp("made") / "project")
     project.repro("package")
-    pipeline = project.root / "dvc.yaml"
-    text = pipeline.read_text().replace(": {persist: true}", "").replace(", persist: true", "")
-    pipeline.write_text(text)
-    project.run("dvc", "commit", "--force", *WHOLE)
     return project
 
 

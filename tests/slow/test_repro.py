@@ -117,16 +117,13 @@ def test_a_mistake_in_params_stops_dvc_with_one_line(reproduced: Project) -> Non
     good = params.read_text()
 
     params.write_text(good.replace("max_leaf_nodes:", "max_leaf_node:"))
-    model = reproduced.root / "artifacts" / "train" / "model.skops"
-    former = model.read_bytes()
     done = reproduced.run("dvc", "repro", "package", check=False)
     params.write_text(good)
 
     assert done.returncode != 0
-    assert model.read_bytes() == former, "the stage that stopped has lost its former output"
     assert "params.yaml: train.max_leaf_node: unknown key; did you mean 'max_leaf_nodes'?" in done.stderr
     assert "Traceback" not in done.stderr
-    reproduced.repro("package")
+    assert reproduced.repro("package") == set(), "the former output is back without a run"
     assert reproduced.digests() == before
 
 
@@ -163,7 +160,8 @@ def test_a_killed_stage_leaves_nothing_half_written(reproduced: Project, stage: 
     running.wait()
 
     reproduced.run(sys.executable, "-m", "mlops_pkg", "mend")  # DVC writes dvc.lock in place: a kill may tear it
-    assert {path.name for path in folder.iterdir()} == complete, "half an output, or none"
+    left = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    assert left in (set(), complete), "half an output"
     assert not scratch.exists()
     reproduced.repro("package")
     assert reproduced.digests() == before
