@@ -208,8 +208,11 @@ def test_a_wrong_file_in_the_remote_leaves_no_data(tracked_copy: Path) -> None:
 def test_without_remote_and_package_the_way_out_is_named(tracked_copy: Path) -> None:
     without_remote(tracked_copy, "no_such_package")
 
-    expected = r"params.yaml: data.source = 'no_such_package': no remote gives data/ \(.+\), and no such package is installed"
-    assert message_of(tracked_copy) == expected
+    told = message_of(tracked_copy)
+
+    assert told.startswith("params.yaml: data.source = 'no_such_package': no remote gives data/ (")
+    assert told.endswith("), and no such package is installed")
+    assert "\n" not in told
 
 
 def test_a_package_without_data_is_a_clear_error(tracked_copy: Path) -> None:
