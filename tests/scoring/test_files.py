@@ -374,6 +374,29 @@ def test_a_kill_leaves_no_output(processes: int, bundle: Path, source: Path) -> 
     assert not out.exists()
 
 
+def test_what_killed_runs_have_left_is_cleared_and_gets_into_no_output(bundle: Path, source: Path) -> None:
+    score_file(bundle, source, source.with_name("expected.csv"))
+    for number in (1, os.getpid()):  # in a container the next process often has the same number
+        for name in ("out.csv", "out.rejects.csv"):
+            source.with_name(f".{name}.{number}.tmp").write_text("left by a killed run\n")
+
+    score_file(bundle, source, source.with_name("out.csv"))
+
+    for end in (".csv", ".rejects.csv"):
+        assert source.with_name(f"out{end}").read_bytes() == source.with_name(f"expected{end}").read_bytes()
+    assert [path.name for path in source.parent.iterdir() if path.name.endswith(".tmp")] == []
+
+
+def test_what_another_run_is_writing_is_left_alone(bundle: Path, source: Path) -> None:
+    import fcntl
+
+    with source.with_name(".out.csv.1.tmp").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        score_file(bundle, source, source.with_name("out.csv"))
+
+    assert source.with_name(".out.csv.1.tmp").exists()
+
+
 ALONE = """
 import sys
 

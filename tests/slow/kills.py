@@ -212,6 +212,11 @@ class Push(Victim):
         text = f"[core]\n    remote = storage\n['remote \"storage\"']\n    url = {self.storage}\n"
         (self.project.root / ".dvc" / "config.local").write_text(text)
 
+    def again(self) -> str:
+        """Push again, and once more where DVC goes by the unfinished list of objects that the kill left it."""
+        told = super().again()
+        return super().again() if told.endswith("part") else told
+
     def state(self) -> str:
         found = files(self.storage) if self.storage.exists() else {}
         for name, content in found.items():

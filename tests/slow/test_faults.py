@@ -6,6 +6,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -336,7 +337,9 @@ def test_two_repros_at_once_do_not_write_into_each_other(project: Project) -> No
     while not scratch.exists():
         assert first.poll() is None, "it ended before the other could begin"
         time.sleep(0.005)
+    os.killpg(first.pid, signal.SIGSTOP)
     second = project.run(*command, check=False)
+    os.killpg(first.pid, signal.SIGCONT)
 
     assert first.wait() == 0
     assert second.returncode != 0
@@ -354,7 +357,9 @@ def test_two_runs_of_a_stage_at_once_are_one_line(project: Project) -> None:
     while not scratch.exists():
         assert first.poll() is None, "it ended before the other could begin"
         time.sleep(0.005)
+    os.killpg(first.pid, signal.SIGSTOP)
     second = project.run(*STAGE, "train", check=False)
+    os.killpg(first.pid, signal.SIGCONT)
 
     line = "train: another run of this stage is writing to artifacts/; wait for it\n"
     assert (second.returncode, second.stderr) == (1, line)
