@@ -845,6 +845,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'mlops_pkg.proof.project._kind': ('proof/project.html#_kind', 'mlops_pkg/proof/project.py'),
                                          'mlops_pkg.proof.project._lacking': ('proof/project.html#_lacking', 'mlops_pkg/proof/project.py'),
                                          'mlops_pkg.proof.project._list': ('proof/project.html#_list', 'mlops_pkg/proof/project.py'),
+                                         'mlops_pkg.proof.project._outdated': ( 'proof/project.html#_outdated',
+                                                                                'mlops_pkg/proof/project.py'),
                                          'mlops_pkg.proof.project.declared_outputs': ( 'proof/project.html#declared_outputs',
                                                                                        'mlops_pkg/proof/project.py'),
                                          'mlops_pkg.proof.project.notebooks': ( 'proof/project.html#notebooks',

@@ -42,6 +42,8 @@ def read_notebook(
         notebook = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UserError(f"{path.name}: not a notebook: {error}") from None
+    if isinstance(notebook, dict) and (old := _outdated(notebook, path)):
+        raise UserError(f"{path.name}: {old}")
     if not isinstance(notebook, dict) or not isinstance(notebook.get("cells"), list):
         raise UserError(f"{path.name}: not a notebook: it has no list of cells")
     for number, cell in enumerate(notebook["cells"], start=1):
@@ -49,6 +51,17 @@ def read_notebook(
             name = cell.get("id", "without an id") if isinstance(cell, dict) else "of another kind"
             raise UserError(f"{path.name}: not a notebook: cell {number} ({name}) has no {lacking}")
     return notebook
+
+
+def _outdated(notebook: dict[str, Any], path: Path) -> str:
+    """How to upgrade a notebook of a format whose cells have no ids; empty where they have them."""
+    version = (notebook.get("nbformat", 4), notebook.get("nbformat_minor", 5))
+    if not all(isinstance(part, int) for part in version) or version >= (4, 5):
+        return ""
+    shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    command = "jupyter nbconvert --to notebook --inplace" if version < (4, 0) else "nbdev_clean --fname"
+    told = f"saved in notebook format {version[0]}.{version[1]}, whose cells have no ids"
+    return f"{told}; upgrade it with `{command} {shown}`, then `make export`"
 
 
 def _lacking(cell: Any) -> str:

@@ -12,9 +12,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from mlops_pkg.core.stage import STAGES
+from tests.conftest import ROOT
 from tests.slow.conftest import Project, make_project
 from tests.slow.kills import Predict, Push, Repro, Walk, commit, files, kill
 
@@ -427,3 +429,46 @@ def test_a_notebook_that_is_not_json_is_named_and_changes_nothing(project: Proje
     assert "Traceback" not in walked.stderr + synced.stderr + reproduced.stderr
     assert exported.returncode != 0
     assert module.read_bytes() == former
+
+
+def saved_as(version: int, notebook: str) -> str:
+    """A notebook as an older program would have saved it, in format 3.0 or 4.4."""
+    content = json.loads(notebook) | {"nbformat_minor": 4}
+    for cell in content["cells"]:
+        del cell["id"]
+    text = json.dumps(content, indent=1)
+    return text if version == 4 else str(nbformat.writes(nbformat.convert(nbformat.reads(text, as_version=4), 3), 3))
+
+
+@pytest.mark.parametrize(
+    ("version", "minor", "command"),
+    [(3, 0, "jupyter nbconvert --to notebook --inplace"), (4, 4, "nbdev_clean --fname")],
+)
+def test_a_notebook_of_an_old_format_is_named_with_its_upgrade(
+    project: Project, version: int, minor: int, command: str
+) -> None:
+    shutil.copy(ROOT / "Makefile", project.root)
+    project.run("nbdev_export")
+    notebook, module = (next(project.root.glob(name)) for name in ("nbs/*/22_train.ipynb", "mlops_pkg/*/train.py"))
+    former, cells = module.read_bytes(), len(json.loads(notebook.read_text())["cells"])
+    notebook.write_text(saved_as(version, notebook.read_text()))
+
+    walked = project.run(*PYTHON, "mlops_pkg", "research", "train", check=False)
+    synced = project.run(*PYTHON, "mlops_pkg", "sync", check=False)
+    exported = project.run("make", "--old-file", ".venv/.ready", "export", check=False)
+
+    line = (
+        f"22_train.ipynb: saved in notebook format {version}.{minor}, whose cells have no ids; "
+        f"upgrade it with `{command} nbs/pipeline/22_train.ipynb`, then `make export`"
+    )
+    assert (walked.returncode, walked.stderr) == (1, f"{line}\n")
+    assert synced.returncode == 1
+    assert line in synced.stdout
+    assert exported.returncode != 0
+    assert line in exported.stderr
+    assert "Traceback" not in walked.stderr + synced.stderr + exported.stderr
+    assert module.read_bytes() == former
+    project.run(*command.split(), "nbs/pipeline/22_train.ipynb")
+    upgraded = json.loads(notebook.read_text())
+    assert (upgraded["nbformat_minor"], len(upgraded["cells"])) == (5, cells)
+    assert "saved in notebook format" not in project.run(*PYTHON, "mlops_pkg", "sync", check=False).stdout
