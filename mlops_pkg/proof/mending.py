@@ -41,41 +41,7 @@ def _read(record: bytes) -> Any:
 
     return getattr(yaml, "CSafeLoader", yaml.SafeLoader)(record).get_single_data()
 
-# %% ../../nbs/proof/39_mending.ipynb #mend-record
-def mend_record(
-    path: Path,  # dvc.lock, or a file that `dvc add` made
-) -> str | None:
-    """What was done about a torn record, None where it is whole; `UserError` where only a person can help."""
-    content = path.read_bytes()
-    if is_whole(content):
-        return None
-    if b"\n<<<<<<< " in b"\n" + content:
-        _refuse(f"{path.name}: holds the conflict of a merge; take one side of it (`git checkout --ours {path.name}`)")
-    former = _from_git(path)
-    if former is None and path.suffix == ".dvc":
-        _refuse(f"{path.name}: torn, and git has no former one; record the data anew with `dvc add {path.stem}`")
-    _write(path.parent / ".dvc" / "tmp" / f"{path.name}.torn", content)
-    if path.suffix == ".dvc":
-        _write(path, former or b"")
-        return f"{path.name}: was torn; it is as in git's last commit"
-    return f"{path.name}: was torn; {_mend_lock(path, content, former or b'')}"
-
-
-def _mend_lock(path: Path, torn: bytes, former: bytes) -> str:
-    """Put together what is left of dvc.lock and what git has of it; what the stages are now."""
-    (head, *left), (begin, *had) = (re.split(rb"(?m)^(?=  \S)", text) for text in (torn, former))
-    kept = {block.partition(b":")[0]: block for block in left[:-1]}  # the last one is not all there
-    back = {block.partition(b":")[0]: block for block in had}
-    mended = (head if kept else begin) + b"".join((back | kept).values())
-    if is_whole(mended):
-        _write(path, mended)
-    else:
-        path.unlink()
-        kept = back = {}
-    count = f"{len(kept)} of its stages are kept, {len(back.keys() - kept.keys())} are as in git's last commit"
-    return f"{count}; `dvc repro` does the rest"
-
-
+# %% ../../nbs/proof/39_mending.ipynb #former-version
 def _from_git(path: Path) -> bytes | None:
     """The file as of the last commit; None where there is none, or where it is no better."""
     command = ["git", "show", f"HEAD:./{path.name}"]
@@ -96,6 +62,40 @@ def _refuse(line: str) -> None:
     from mlops_pkg.core.params import UserError  # imported where it is needed: it takes longer than all the rest
 
     raise UserError(line)
+
+# %% ../../nbs/proof/39_mending.ipynb #mend-lock
+def _mend_lock(path: Path, torn: bytes, former: bytes) -> str:
+    """Put together what is left of dvc.lock and what git has of it; what the stages are now."""
+    (head, *left), (begin, *had) = (re.split(rb"(?m)^(?=  \S)", text) for text in (torn, former))
+    kept = {block.partition(b":")[0]: block for block in left[:-1]}  # the last one is not all there
+    back = {block.partition(b":")[0]: block for block in had}
+    mended = (head if kept else begin) + b"".join((back | kept).values())
+    if is_whole(mended):
+        _write(path, mended)
+    else:
+        path.unlink()
+        kept = back = {}
+    count = f"{len(kept)} of its stages are kept, {len(back.keys() - kept.keys())} are as in git's last commit"
+    return f"{count}; `dvc repro` does the rest"
+
+# %% ../../nbs/proof/39_mending.ipynb #mend-record
+def mend_record(
+    path: Path,  # dvc.lock, or a file that `dvc add` made
+) -> str | None:
+    """What was done about a torn record, None where it is whole; `UserError` where only a person can help."""
+    content = path.read_bytes()
+    if is_whole(content):
+        return None
+    if b"\n<<<<<<< " in b"\n" + content:
+        _refuse(f"{path.name}: holds the conflict of a merge; take one side of it (`git checkout --ours {path.name}`)")
+    former = _from_git(path)
+    if former is None and path.suffix == ".dvc":
+        _refuse(f"{path.name}: torn, and git has no former one; record the data anew with `dvc add {path.stem}`")
+    _write(path.parent / ".dvc" / "tmp" / f"{path.name}.torn", content)
+    if path.suffix == ".dvc":
+        _write(path, former or b"")
+        return f"{path.name}: was torn; it is as in git's last commit"
+    return f"{path.name}: was torn; {_mend_lock(path, content, former or b'')}"
 
 # %% ../../nbs/proof/39_mending.ipynb #held
 @contextmanager
@@ -141,10 +141,22 @@ def mend_rwlock(
         path.unlink()
         return ".dvc/tmp/rwlock: named processes that have ended; removed"
 
-# %% ../../nbs/proof/39_mending.ipynb #clear-scratch
+# %% ../../nbs/proof/39_mending.ipynb #is-stale
 _OURS, _DVCS = re.compile(r"\..+\.(\d+)\.tmp"), re.compile(r"\.[\w-]{22}\.tmp")
 
 
+def _is_stale(path: Path) -> bool:
+    if not (ours := _OURS.fullmatch(path.name)):
+        return bool(_DVCS.fullmatch(path.name))
+    try:
+        os.kill(int(ours[1]), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+# %% ../../nbs/proof/39_mending.ipynb #clear-scratch
 def clear_scratch(
     root: Path,  # the project's folder; DVC is not at work in it
 ) -> list[str]:
@@ -176,18 +188,6 @@ def _clear_folder(scratch: Path, name: str) -> list[str]:
     back = "" if there or not stage.exists() else "; the former output is back in its place"
     return [f"{name}: left by a killed process; removed{back}"]
 
-
-def _is_stale(path: Path) -> bool:
-    if not (ours := _OURS.fullmatch(path.name)):
-        return bool(_DVCS.fullmatch(path.name))
-    try:
-        os.kill(int(ours[1]), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return False
-
 # %% ../../nbs/proof/39_mending.ipynb #recorded
 def cache_folder(
     root: Path,  # the project's folder
@@ -215,6 +215,25 @@ def _records(root: Path) -> list[Path]:
     """The records of DVC's that stand in the project's folder."""
     return [path for path in (root / "dvc.lock", *sorted(root.glob("*.dvc"))) if path.is_file()]
 
+# %% ../../nbs/proof/39_mending.ipynb #replace-object
+def _replace(copy: Path, path: Path, aside: Path) -> str:
+    """Set a damaged object aside, with the file that was made from it or with a good one instead; what was done."""
+    digest, damaged = f"{copy.parent.name}{copy.name}", _md5(copy)
+    shutil.move(copy, aside / f"{digest}.damaged")
+    found = _md5(path) if path.is_file() else None
+    if found == digest:
+        _write(copy, path.read_bytes())
+        copy.chmod(0o444)  # as DVC marks what it trusts
+        return "made anew from the file itself"
+    if found == damaged:
+        path.unlink()
+    return "set aside; get it with `dvc pull`, or make it anew with `dvc repro`"
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
 # %% ../../nbs/proof/39_mending.ipynb #mend-cache
 def mend_cache(
     root: Path,  # the project's folder; its records are whole
@@ -241,25 +260,6 @@ def mend_cache(
     if seen != known:
         _write(notes, json.dumps(seen).encode())
     return done
-
-
-def _replace(copy: Path, path: Path, aside: Path) -> str:
-    """Set a damaged object aside, with the file that was made from it or with a good one instead; what was done."""
-    digest, damaged = f"{copy.parent.name}{copy.name}", _md5(copy)
-    shutil.move(copy, aside / f"{digest}.damaged")
-    found = _md5(path) if path.is_file() else None
-    if found == digest:
-        _write(copy, path.read_bytes())
-        copy.chmod(0o444)  # as DVC marks what it trusts
-        return "made anew from the file itself"
-    if found == damaged:
-        path.unlink()
-    return "set aside; get it with `dvc pull`, or make it anew with `dvc repro`"
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 # %% ../../nbs/proof/39_mending.ipynb #mend
 def mend(
