@@ -54,6 +54,7 @@ lab: $(DATA)  ## open JupyterLab
 	@jupyter lab nbs
 
 export: $(READY)  ## write mlops_pkg/ anew from the notebooks, and clean the notebooks
+	@# a notebook of an old format has no ids of cells; an export would name its cells anew
 	@unread=$$(grep -rLE --include='*.ipynb' --exclude-dir='.*' '"nbformat_minor": *([5-9]|[1-9][0-9])' nbs || true); \
 	test -z "$$unread" || { python -m mlops_pkg sync | grep '^package.*\.ipynb: ' >&2; exit 1; }
 	@nbdev_export

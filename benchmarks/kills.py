@@ -18,7 +18,7 @@ from pathlib import Path
 from tests.slow.conftest import Project, make_project
 from tests.slow.kills import Kill, Predict, Push, Repro, Victim, Walk, commit, kill
 
-SHARES = (6, 1, 8, 8)  # of dvc repro, research, predict and push; a walk takes longest
+SHARES = (6, 3, 7, 7)  # of dvc repro, research, predict and push; a walk takes longest
 
 
 def summary(kills: list[Kill]) -> dict[str, object]:
@@ -31,6 +31,7 @@ def summary(kills: list[Kill]) -> dict[str, object]:
         "torn_dvc_lock_mended": sum("dvc.lock" in line for line in torn),
         "torn_rwlock_mended": sum("rwlock" in line for line in torn),
         "former_output_put_back": len(back),
+        "pushes_completed_after_verify": sum("verify named" in line for one in kills for line in one.mended),
         "lost": sum(bool(one.lost) for one in kills),
     }
 

@@ -1119,6 +1119,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'mlops_pkg.proof.verify': { 'mlops_pkg.proof.verify.Shared': ('proof/verify.html#shared', 'mlops_pkg/proof/verify.py'),
                                         'mlops_pkg.proof.verify._again': ('proof/verify.html#_again', 'mlops_pkg/proof/verify.py'),
                                         'mlops_pkg.proof.verify._by_remote': ('proof/verify.html#_by_remote', 'mlops_pkg/proof/verify.py'),
+                                        'mlops_pkg.proof.verify._forget_pushes': ( 'proof/verify.html#_forget_pushes',
+                                                                                   'mlops_pkg/proof/verify.py'),
                                         'mlops_pkg.proof.verify.check_export': ( 'proof/verify.html#check_export',
                                                                                  'mlops_pkg/proof/verify.py'),
                                         'mlops_pkg.proof.verify.check_lock': ('proof/verify.html#check_lock', 'mlops_pkg/proof/verify.py'),

@@ -33,6 +33,17 @@ def stage_notebook(root: Path, stage: str) -> Path:
     names = ", ".join(path.name for path in found) or "none"
     raise UserError(f"nbs/pipeline: expected one notebook named NN_{stage}.ipynb, found {names}")
 
+# %% ../../nbs/proof/25_project.ipynb #outdated
+def _outdated(notebook: dict[str, Any], path: Path) -> str:
+    """How to upgrade a notebook of a format whose cells have no ids; empty where they have them."""
+    version = (notebook.get("nbformat", 4), notebook.get("nbformat_minor", 5))
+    if not all(isinstance(part, int) for part in version) or version >= (4, 5):
+        return ""
+    shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    command = "jupyter nbconvert --to notebook --inplace" if version < (4, 0) else "nbdev_clean --fname"
+    told = f"saved in notebook format {version[0]}.{version[1]}, whose cells have no ids"
+    return f"{told}; upgrade it with `{command} {shown}`, then `make export`"
+
 # %% ../../nbs/proof/25_project.ipynb #read-notebook
 def read_notebook(
     path: Path,
@@ -51,17 +62,6 @@ def read_notebook(
             name = cell.get("id", "without an id") if isinstance(cell, dict) else "of another kind"
             raise UserError(f"{path.name}: not a notebook: cell {number} ({name}) has no {lacking}")
     return notebook
-
-
-def _outdated(notebook: dict[str, Any], path: Path) -> str:
-    """How to upgrade a notebook of a format whose cells have no ids; empty where they have them."""
-    version = (notebook.get("nbformat", 4), notebook.get("nbformat_minor", 5))
-    if not all(isinstance(part, int) for part in version) or version >= (4, 5):
-        return ""
-    shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-    command = "jupyter nbconvert --to notebook --inplace" if version < (4, 0) else "nbdev_clean --fname"
-    told = f"saved in notebook format {version[0]}.{version[1]}, whose cells have no ids"
-    return f"{told}; upgrade it with `{command} {shown}`, then `make export`"
 
 
 def _lacking(cell: Any) -> str:

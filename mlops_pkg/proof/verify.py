@@ -7,6 +7,7 @@ __all__ = ['shared_stages', 'lock_findings', 'told_once', 'check_lock', 'Shared'
            'remote_findings', 'check_remote', 'check_export', 'waiting', 'check_verify', 'verify']
 
 # %% ../../nbs/proof/37_verify.ipynb #imports
+import shutil
 import sys
 import tempfile
 import threading
@@ -172,12 +173,19 @@ def check_remote(
             for name, outs in _by_remote(repo).items():
                 asked, count = f"the remote {name}" if name else asked, count + len(outs)
                 findings += remote_findings(name, repo.cloud.get_remote_odb(name or None), outs)
+        if findings:
+            _forget_pushes(Path(repo.site_cache_dir))
     except NoRemoteError:
         findings.append("no remote is set up; add one with `dvc remote add --default NAME URL`, then run `dvc push`")
     except Exception as error:  # each kind of remote has errors of its own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         findings.append(f"{asked} cannot be asked: {reason}")
     return Check("remote", f"the remote holds all of {count} recorded outputs", tuple(findings))
+
+
+def _forget_pushes(notes: Path) -> None:
+    """Remove what DVC has noted of its pushes: one that was killed notes a part, and the next goes by it (DVC 3.67)."""
+    shutil.rmtree(notes / "index", ignore_errors=True)
 
 
 def _by_remote(repo: Any) -> dict[str, list[Any]]:

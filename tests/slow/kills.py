@@ -22,7 +22,7 @@ class Kill:
 
     command: str
     left: str  # former, new, part, missing or half
-    mended: tuple[str, ...]  # what `mend` said
+    mended: tuple[str, ...]  # what `mend` said, and what else had to be done
     lost: str  # what was lost for good; empty where nothing was
 
 
@@ -47,6 +47,7 @@ class Victim:
     def __init__(self, project: Project) -> None:
         self.project = project
         self.stage = self.stages[0]  # that it is called with
+        self.notes: list[str] = []  # what had to be done beside `mend`
 
     def command(self) -> list[str]:
         """The command that is killed, and that is run again afterwards."""
@@ -213,9 +214,15 @@ class Push(Victim):
         (self.project.root / ".dvc" / "config.local").write_text(text)
 
     def again(self) -> str:
-        """Push again, and once more where DVC goes by the unfinished list of objects that the kill left it."""
+        """Push again, and once more where `verify` names what DVC, by the unfinished list of the killed one, left out."""
         told = super().again()
-        return super().again() if told.endswith("part") else told
+        if not told.endswith("part"):
+            return told
+        seen = self.project.run("python", "-m", "mlops_pkg", "verify", check=False).stdout
+        if "is not in the remote" not in seen:
+            return f"verify does not name what is lacking: {seen[-300:]}"
+        self.notes.append("verify named what the push after a killed one had left out")
+        return super().again()
 
     def state(self) -> str:
         found = files(self.storage) if self.storage.exists() else {}
@@ -244,10 +251,11 @@ def kill(victim: Victim, durations: dict[tuple[str, str], float], generator: ran
             break
         durations[key] *= 0.9
     left = victim.state()
+    victim.notes.clear()
     mend = victim.project.run("python", "-m", "mlops_pkg", "mend", check=False)
     lost = victim.told(mend.returncode, mend.stdout + mend.stderr) or _left_by(victim, left)
     lost = lost or victim.again()
-    return Kill(victim.name, left, tuple(mend.stdout.splitlines()), lost)
+    return Kill(victim.name, left, (*mend.stdout.splitlines(), *victim.notes), lost)
 
 
 def _left_by(victim: Victim, left: str) -> str:
