@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from ..core.params import UserError
+from ..core.stage import STAGES
 from ..core.workspace import Workspace
-from .lock import few, read_lock, recorded_makers, stage_findings, uncached
-from .project import notebooks, paths_of, read_notebook, read_stages
+from .lock import few, read_lock, recorded_makers, stage_findings
+from .project import notebooks, read_notebook, read_stages
 from mlops_pkg.proof.sync import (
     Check,
     check_dependencies,
@@ -36,12 +37,8 @@ from mlops_pkg.proof.sync import (
 def shared_stages(
     pipeline: dict[str, dict[str, Any]],  # the stages of dvc.yaml
 ) -> dict[str, dict[str, Any]]:
-    """The stages whose record binds everybody: those with at least one output that DVC caches."""
-    return {
-        name: stage
-        for name, stage in pipeline.items()
-        if set(paths_of(stage, "outs", "metrics", "plots")) - uncached(stage)
-    }
+    """The stages whose record binds everybody: those of production, and their walks."""
+    return {name: stage for name, stage in pipeline.items() if name.removeprefix("notebook-") in STAGES}
 
 # %% ../../nbs/proof/37_verify.ipynb #lock-findings
 def lock_findings(

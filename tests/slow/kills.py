@@ -214,7 +214,7 @@ class Push(Victim):
         (self.project.root / ".dvc" / "config.local").write_text(text)
 
     def again(self) -> str:
-        """Push again, and once more where `verify` names what DVC, by the unfinished list of the killed one, left out."""
+        """Push again, and once more where `verify` names what DVC left out, going by the list of the killed one."""
         told = super().again()
         if not told.endswith("part"):
             return told
