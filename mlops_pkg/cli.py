@@ -37,7 +37,7 @@ _DAY = {
     "Look and try": ("data", "stage", "research"),
     "Prove": ("sync", "rebuild", "parity", "prove", "declared"),
     "Share": ("verify", "merge", "mend"),
-    "Read": ("summary", "report"),
+    "Read": ("summary", "report", "lineage"),
     "Use": ("predict",),
 }
 _MISTAKES = ("UserError", "BundleError", "RecordsError")  # by name, because their modules are imported late
@@ -296,7 +296,7 @@ def prove() -> None:
 # %% ../nbs/90_cli.ipynb #verify
 @commands.command()
 def verify() -> None:
-    """Is all that is recorded whole, and has it been pushed? Needs no data.
+    """Is all that is recorded whole and pushed? Needs no data.
 
     On a clone without data, in seconds and without pulling: the package is what the notebooks say, dvc.lock holds for
     the code, the values and the libraries that are checked out, and the remote holds every recorded object. CI asks
@@ -317,7 +317,7 @@ def verify() -> None:
 @click.option("--continue", "going_on", is_flag=True, help="Go on, after what was in conflict is mended.")
 @click.option("--abort", "aborting", is_flag=True, help="Go back to the tree before the merge.")
 def merge(branch: str | None, going_on: bool, aborting: bool) -> None:
-    """Merge a branch; notebooks, package, index and dvc.lock end as one.
+    """Merge a branch: notebooks, package and dvc.lock end as one.
 
     Notebooks are merged by cells, the package is exported anew, dvc.lock is merged by stages, the rest is git's.
     Then the pipeline is brought up to date, the proofs run, and the merge is committed. A cell that both branches

@@ -146,6 +146,18 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "nbdev: not installed" in result.stderr
 
 
+def test_every_command_has_its_place_in_the_day() -> None:
+    assert sorted(commands.list_commands(click.Context(commands))) == sorted(commands.commands)
+
+
+@pytest.mark.parametrize("line", ["merge", "merge topic --abort", "merge --continue --abort"])
+def test_a_merge_begins_goes_on_or_goes_back(line: str) -> None:
+    result = run(*line.split())
+
+    assert result.exit_code == 2
+    assert "give a branch, or --continue, or --abort" in result.stderr
+
+
 @pytest.mark.parametrize("red", [None, "sync", "rebuild", "parity"])
 def test_prove_runs_all_proofs_and_is_green_only_if_all_are(
     red: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
