@@ -997,6 +997,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'mlops_pkg.proof.report.page': ('proof/report.html#page', 'mlops_pkg/proof/report.py'),
                                         'mlops_pkg.proof.report.plots_section': ( 'proof/report.html#plots_section',
                                                                                   'mlops_pkg/proof/report.py'),
+                                        'mlops_pkg.proof.report.read_proofs': ( 'proof/report.html#read_proofs',
+                                                                                'mlops_pkg/proof/report.py'),
                                         'mlops_pkg.proof.report.read_rows_if_there': ( 'proof/report.html#read_rows_if_there',
                                                                                        'mlops_pkg/proof/report.py'),
                                         'mlops_pkg.proof.report.report': ('proof/report.html#report', 'mlops_pkg/proof/report.py'),

@@ -378,7 +378,6 @@ def rebuild(
     found = {
         "ok": all(one.ok for one in rebuilt),
         "confined": all(one.used.confined for one in rebuilt),
-        "lock": path_digest(workspace.root / "dvc.lock"),
         "stages": [{"ok": one.ok, **asdict(one)} for one in rebuilt],
     }
     write_json(workspace.reports / "rebuild.json", found)

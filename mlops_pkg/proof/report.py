@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Proofs', 'read_rows_if_there', 'html_table', 'badge', 'missing', 'section', 'answer', 'verdicts_section',
            'metric_text', 'metrics_section', 'figure', 'curve_figure', 'slice_figure', 'importance_figure',
-           'plots_section', 'rows_section', 'stages_section', 'page', 'notebook_page', 'report']
+           'plots_section', 'rows_section', 'stages_section', 'page', 'notebook_page', 'read_proofs', 'report']
 
 # %% ../../nbs/proof/35_report.ipynb #imports
 import csv
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.params import UserError, read_yaml
 from ..core.stage import STAGES
 from ..core.workspace import Workspace, digest, write_bytes
+from .lock import read_lock
 from .project import declared_outputs
 from .terminal import metric_words, parity_words, read_json_if_there, rebuild_words
 
@@ -84,7 +85,7 @@ def answer(
             told = "Do not trust a finding of the notebooks before the differences below are explained."
     if sync:
         told += f" The package is {'' if sync['ok'] else 'not '}what the notebooks say."
-    if rebuild:
+    if rebuild and not rebuild.get("former"):
         told += f" {escape(rebuild_words(rebuild).capitalize())}."
     return f'<header class="{colour}"><p class="answer">{said}</p><p>{told}</p></header>'
 
@@ -106,8 +107,10 @@ def _rebuild_part(rebuild: dict[str, Any]) -> str:
         told = "<br>".join(map(escape, [*stage["findings"], *parted])) or "none"
         rows.append((escape(stage["stage"]), badge(stage["ok"]), told, f"{len(stage['outputs'])}"))
     note = "" if rebuild["confined"] else "<p>A read by an absolute path goes unseen on this system.</p>"
-    recorded = f'<p>Made again from dvc.lock <code title="MD5">{escape(str(rebuild["lock"]))[:12]}</code>.</p>'
-    return recorded + html_table(("stage", "verdict", "differences", "outputs"), rows, numbers=1) + note
+    former = "<p>dvc.lock has changed since: <code>mlops_pkg rebuild</code> asks again.</p>" * bool(
+        rebuild.get("former")
+    )
+    return former + html_table(("stage", "verdict", "differences", "outputs"), rows, numbers=1) + note
 
 # %% ../../nbs/proof/35_report.ipynb #parity-part
 def _parity_part(parity: dict[str, Any]) -> str:
@@ -460,6 +463,19 @@ def _split_key(workspace: Workspace) -> str:
         part = part.get(key) if isinstance(part, dict) else None
     return part if isinstance(part, str) else ""
 
+
+def read_proofs(workspace: Workspace) -> Proofs:
+    """What each proof wrote; a rebuild of other outputs than dvc.lock records now is marked as a former one."""
+    proofs = {name: read_json_if_there(workspace.reports / f"{name}.json") for name in ("sync", "rebuild", "parity")}
+    if proofs["rebuild"]:
+        try:
+            recorded = {path: md5 for stage in read_lock(workspace.root).values() for path, md5 in stage.outs.items()}
+        except UserError:
+            recorded = {}
+        outputs = [output for stage in proofs["rebuild"]["stages"] for output in stage["outputs"]]
+        proofs["rebuild"]["former"] = any(recorded.get(one["output"]) != one["recorded"] for one in outputs)
+    return proofs
+
 # %% ../../nbs/proof/35_report.ipynb #report-2
 def report(
     workspace: Workspace | None = None,  # default: the project around the current folder
@@ -471,7 +487,7 @@ def report(
     if convert:
         _convert(workspace)
     walked = [stage for stage in STAGES if (workspace.reports / "notebooks" / f"{stage}.html").is_file()]
-    proofs = {name: read_json_if_there(workspace.reports / f"{name}.json") for name in ("sync", "rebuild", "parity")}
+    proofs = read_proofs(workspace)
     body = [
         "<h1>mlops_pkg: from notebook to production</h1>",
         answer(proofs),

@@ -226,3 +226,22 @@ def test_torn_files_count_as_missing(project: Workspace) -> None:
 
     assert "have not been compared yet" in text
     assert "<code>dvc repro evaluate</code>" in text
+
+
+def test_what_rebuild_found_is_shown_and_a_former_one_is_told(project: Workspace) -> None:
+    output = {"output": "artifacts/train/model.skops", "equal": False, "recorded": "ab", "rebuilt": "cd"}
+    stage = {"stage": "train", "ok": False, "findings": ["numpy: loaded, but not <declared>"]}
+    stage["outputs"] = [{**output, "difference": "member schema.json: depth: 3 recorded, 4 rebuilt"}]
+    write_json(project.reports / "rebuild.json", {"ok": False, "confined": True, "stages": [stage]})
+    locked = {"cmd": "x", "outs": [{"path": "artifacts/train/model.skops", "md5": "ab"}]}
+    write_json(project.root / "dvc.lock", {"stages": {"train": locked}})
+
+    text = report(project).read_text()
+
+    assert "not <declared>" not in text
+    assert "numpy: loaded, but not &lt;declared&gt;" in text
+    assert "depth: 3 recorded, 4 rebuilt" in text
+    assert "Not the same again from what dvc.yaml declares: train" in text
+    write_json(project.root / "dvc.lock", {"stages": {"train": {**locked, "outs": []}}})
+    assert "dvc.lock has changed since" in (later := report(project).read_text())
+    assert "Not the same again" not in later
