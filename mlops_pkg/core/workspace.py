@@ -248,6 +248,7 @@ def replacing(
                 folder.replace(place / "former")
             written.replace(folder)
     except OSError as error:
-        if error.errno not in REFUSED:
+        refused = Path(error.filename or folder)
+        if error.errno not in REFUSED or not refused.is_relative_to(workspace.root / workspace.out):
             raise
-        raise refusal(error, Path(error.filename or folder)) from None
+        raise refusal(error, refused) from None
