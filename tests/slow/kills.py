@@ -217,7 +217,7 @@ class Push(Victim):
     def again(self) -> str:
         """Push again, and once more where `verify` names what DVC left out, going by the list of the killed one."""
         told = super().again()
-        if not told.endswith("part"):
+        if not told or self.state() == "half":
             return told
         self.project.run("python", "-m", "mlops_pkg", "verify", check=False)
         verdict = json.loads((self.project.root / "reports" / "verify.json").read_text())
@@ -225,6 +225,15 @@ class Push(Victim):
             return f"{told}, and verify does not see it"
         self.notes.append("verify named what the push after a killed one had left out")
         return super().again()
+
+    def difference(self) -> str:
+        found = files(self.storage) if self.storage.exists() else {}
+        lacking, strange = sorted(self.wanted.keys() - found), sorted(found.keys() - self.wanted)
+        return (
+            f"after the next command: lacking {lacking}, strange {strange}"
+            if lacking or strange
+            else super().difference()
+        )
 
     def state(self) -> str:
         found = files(self.storage) if self.storage.exists() else {}
