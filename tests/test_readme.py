@@ -15,8 +15,9 @@ from mlops_pkg.portable.export import supported
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
-PORTABLE, INFERENCE = (
-    json.loads((ROOT / "benchmarks" / f"{name}.json").read_text()) for name in ("portable", "inference")
+PORTABLE, INFERENCE, PROVE, KILLS = (
+    json.loads((ROOT / "benchmarks" / f"{name}.json").read_text())
+    for name in ("portable", "inference", "prove", "kills")
 )
 COSTS = ("one_record_ms", "rows_per_second")
 METRICS = json.loads((ROOT / "artifacts" / "evaluate" / "comparison.json").read_text())
@@ -110,6 +111,25 @@ def test_the_message_it_quotes_is_the_message() -> None:
         load_params(ROOT / "params.yaml", {"train": {"max_itr": 50}})
 
     assert str(raised.value) in README
+
+
+def test_what_the_proofs_cost_is_what_was_measured() -> None:
+    told = re.search(r"one cold `dvc repro` takes (\d+) s and `prove` (\d+) s, (\d\.\d+) times as long", README)
+
+    assert [float(figure) for figure in told.groups()] == [
+        round(PROVE["dvc_repro_seconds"]),
+        round(PROVE["prove_seconds"]),
+        PROVE["prove_to_dvc_repro"],
+    ]
+    assert PROVE["prove_to_dvc_repro"] <= 2
+    assert f"answers in {PROVE['verify_seconds']} s" in README
+    assert PROVE["verify_seconds"] <= 5
+
+
+def test_the_kills_are_those_that_were_counted() -> None:
+    assert KILLS["kills"] >= 200
+    assert KILLS["lost"] == 0
+    assert f"{KILLS['kills']} random kills" in README.replace("\n", " ")
 
 
 def test_it_is_short_enough_to_be_read() -> None:

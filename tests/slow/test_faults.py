@@ -125,7 +125,7 @@ def test_what_is_whole_in_a_torn_record_is_kept_without_git(project: Project) ->
 
     assert refused.returncode != 0, "DVC reads a torn record: mend is no longer needed"
     assert told.startswith("dvc.lock: was torn; 4 of its stages are kept, 0 are as in git's last commit; ")
-    assert ran == {"package"}
+    assert ran == set(), "DVC's run cache does not bring the lost stage back"
     assert project.digests() == before
 
 
