@@ -76,14 +76,16 @@ def lay_out(
     for module in (folder / "mlops_pkg").rglob("*.py"):
         for package in module.parents[: len(module.relative_to(folder).parts) - 1]:
             (package / "__init__.py").touch()  # empty, where it is not declared
-    for file, keys in {"params.yaml": [], **params_of(stage)}.items():
-        if file == "params.yaml":
-            write_bytes(folder / file, params_text(withhold(read_yaml(root / file), keys)))
+    declared = params_of(stage)
+    for file in {"params.yaml", *declared}:
+        keys = declared.get(file)
+        if keys == []:  # the whole file is declared
+            copy(root, folder, file)
         elif file.endswith(".json"):
             values = json.loads((root / file).read_text(encoding="utf-8"))
-            write_json(folder / file, {key: value for key, value in values.items() if key in keys})
+            write_json(folder / file, {key: value for key, value in values.items() if key in (keys or ())})
         else:
-            copy(root, folder, file)
+            write_bytes(folder / file, params_text(withhold(read_yaml(root / file), keys or ())))
 
 
 def copy(root: Path, folder: Path, path: str) -> None:

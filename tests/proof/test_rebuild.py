@@ -1,21 +1,24 @@
 """The proof rebuild: green for a sound stage, red for everything that a stage uses and dvc.yaml does not declare."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import threading
 from functools import reduce
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import yaml
 
-from mlops_pkg.core.params import UserError, load_params
+from mlops_pkg.core.params import UserError, load_params, read_yaml
 from mlops_pkg.core.probe import readable
 from mlops_pkg.core.workspace import Workspace, read_json
 from mlops_pkg.proof.lock import path_digest
 from mlops_pkg.proof.project import params_of
-from mlops_pkg.proof.rebuild import Used, declared, dvc_lines, params_text, rebuild, withhold
+from mlops_pkg.proof.rebuild import Used, declared, dvc_lines, lay_out, params_text, rebuild, withhold
 from tests.conftest import ROOT
 
 CORE = ("params", "stage", "workspace")
@@ -210,6 +213,21 @@ def test_a_file_in_the_home_of_the_user_cannot_be_written(toy: Toy, tmp_path: Pa
     assert only(toy.found(), "PermissionError", "made.txt")
 
 
+NETWORK = CONFINED and tuple(int(part) for part in os.uname().release.split(".")[:2]) >= (6, 7)
+
+
+@pytest.mark.skipif(not NETWORK, reason="this kernel cannot keep the network out of reach (Landlock of Linux 6.7)")
+def test_an_undeclared_download_is_red(toy: Toy) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/"
+        toy.record(f"from urllib.request import urlopen\nvalue = urlopen({address!r}).status")
+        found = toy.found()
+        server.shutdown()
+
+    assert only(found, "Permission denied")
+
+
 def test_what_a_failed_stage_said_is_kept(toy: Toy) -> None:
     toy.record("print('about to read')\nvalue = params.evaluate.bootstrap")
 
@@ -293,6 +311,19 @@ def test_withheld_values_keep_their_names_and_declared_ones_their_values() -> No
         "train": {"max_iter": 5, "rate": "withheld", "deep": {"a": "withheld", "b": 2}},
         "data": "withheld",
     }
+
+
+def test_a_file_of_params_that_is_declared_whole_is_there_whole(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("seed: 7\n")
+    (tmp_path / "environment.json").write_text('{"numpy": "2", "scipy": "1"}')
+
+    lay_out({"params": [{"params.yaml": None}, {"environment.json": None}]}, tmp_path, tmp_path / "whole")
+    lay_out({"params": [{"environment.json": ["scipy"]}]}, tmp_path, tmp_path / "part")
+
+    assert read_yaml(tmp_path / "whole" / "params.yaml") == {"seed": 7}
+    assert read_json(tmp_path / "whole" / "environment.json") == {"numpy": "2", "scipy": "1"}
+    assert "7" not in (tmp_path / "part" / "params.yaml").read_text()
+    assert read_json(tmp_path / "part" / "environment.json") == {"scipy": "1"}
 
 
 def test_declared_keys_are_validated_as_ever(tmp_path: Path) -> None:
