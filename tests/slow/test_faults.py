@@ -51,8 +51,8 @@ def unchanged(shared: Project) -> Iterator[Project]:
 
 
 def limited(kilobytes: int, *command: str) -> list[str]:
-    """A command that may write no file larger than this."""
-    return ["bash", "-c", f'ulimit -f {kilobytes}; exec "$@"', "-", *command]
+    """A command that may write no file larger than this; Python would leave bytecode cut short, and believe it."""
+    return ["bash", "-c", f'export PYTHONDONTWRITEBYTECODE=1; ulimit -f {kilobytes}; exec "$@"', "-", *command]
 
 
 def apart(script: str, *command: str) -> list[str]:
