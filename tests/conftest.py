@@ -13,6 +13,7 @@ steady()  # before numpy is imported, as the stages do
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
+IDENTITY = ["-c", "user.name=test", "-c", "user.email=test@example.invalid"]  # of git, for commits
 
 # What keeps a run on six thousand flights quick; everything else is as in params.yaml.
 QUICK = {

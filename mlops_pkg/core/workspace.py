@@ -208,13 +208,13 @@ def alone(
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            left = list(folder.iterdir())  # fails where the holder has just ended and removed the folder
+            list(folder.iterdir())  # fails where the holder has just ended and removed the folder
         except (BlockingIOError, FileNotFoundError):
             busy = f"{stage}: another run of this stage is writing to {folder.parent.name}/; wait for it"
             raise UserError(busy) from None
         if (folder / "former").exists() and not (folder.parent / stage).exists():
             (folder / "former").replace(folder.parent / stage)
-        for path in folder.iterdir() if left else ():
+        for path in folder.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         yield
         shutil.rmtree(folder)

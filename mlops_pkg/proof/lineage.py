@@ -22,7 +22,7 @@ from ..bundle.manifest import LINEAGE, MANIFEST, BundleError, read_bundle
 from ..core.data import expected_digest
 from ..core.params import UserError, load_params
 from ..core.workspace import Workspace, digest
-from .lock import Locked, path_digest, read_lock
+from .lock import Locked, lookup, path_digest, read_lock
 from mlops_pkg.proof.provenance import (
     STAGE_KINDS,
     Commit,
@@ -35,7 +35,6 @@ from mlops_pkg.proof.provenance import (
     history,
     holders,
     kind_of,
-    lookup,
     params_values,
     read_graph,
     value_digest,

@@ -6,7 +6,6 @@
 __all__ = ['is_whole', 'mend_record', 'mend_rwlock', 'clear_scratch', 'cache_folder', 'mend_cache', 'mend']
 
 # %% ../../nbs/proof/39_mending.ipynb #imports
-import hashlib
 import json
 import os
 import re
@@ -56,6 +55,12 @@ def _write(path: Path, content: bytes) -> None:
     from mlops_pkg.core.workspace import write_bytes
 
     write_bytes(path, content)
+
+
+def _md5(path: Path) -> str:
+    from mlops_pkg.core.data import md5  # needed where an object is new or damaged, and not where all is well
+
+    return md5(path)
 
 
 def _refuse(line: str) -> None:
@@ -228,11 +233,6 @@ def _replace(copy: Path, path: Path, aside: Path) -> str:
     if found == damaged:
         path.unlink()
     return "set aside; get it with `dvc pull`, or make it anew with `dvc repro`"
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 # %% ../../nbs/proof/39_mending.ipynb #mend-cache
 def mend_cache(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STAGE_KINDS', 'LARGEST', 'COMMITS', 'Node', 'Edge', 'Graph', 'ancestors', 'descendants', 'value_digest',
-           'stage_edges', 'exported_cells', 'part_edges', 'holders', 'kind_of', 'read_graph', 'lookup', 'digest_now',
+           'stage_edges', 'exported_cells', 'part_edges', 'holders', 'kind_of', 'read_graph', 'digest_now',
            'params_values', 'compared', 'Commit', 'history']
 
 # %% ../../nbs/proof/27_provenance.ipynb #imports
@@ -24,7 +24,7 @@ from ..bundle.manifest import MANIFEST
 from ..core.data import expected_digest
 from ..core.params import read_yaml
 from ..core.stage import STAGES
-from .lock import Locked, path_digest
+from .lock import Locked, lookup, path_digest
 from .project import notebooks, params_of, paths_of, read_stages
 
 # %% ../../nbs/proof/27_provenance.ipynb #graph
@@ -243,21 +243,6 @@ def _standing(locked: Locked | None, declared: Mapping[str, Any] | None) -> str:
         return "no longer declared"
     told = declared.get("cmd")
     return "command changed since" if isinstance(told, str) and "${" not in told and told != locked.cmd else ""
-
-# %% ../../nbs/proof/27_provenance.ipynb #lookup
-def lookup(
-    values: Mapping[str, Any],  # of a params file
-    key: str,  # dotted, e.g. train.max_iter; a name that holds dots is found as well
-) -> tuple[bool, Any]:
-    """Whether there is such a key, and its value."""
-    if key in values:
-        return True, values[key]
-    for end in (place for place, letter in enumerate(key) if letter == "."):
-        if isinstance(inner := values.get(key[:end]), Mapping):
-            found, value = lookup(inner, key[end + 1 :])
-            if found:
-                return True, value
-    return False, None
 
 # %% ../../nbs/proof/27_provenance.ipynb #digest-now
 LARGEST = 1 << 28  # bytes; more are not read to be compared

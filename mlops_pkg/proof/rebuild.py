@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SHIFT', 'RECORDED', 'Told', 'withhold', 'params_text', 'lay_out', 'copy', 'surrounding', 'Used', 'Ran', 'run_alone',
-           'stamps', 'Output', 'compare_output', 'Rebuilt', 'stale', 'libraries_of', 'judge', 'last_line',
-           'rebuild_stage', 'rebuild_stages', 'rebuild', 'dvc_lines', 'declared']
+           'stamps', 'ran_with', 'Output', 'compare_output', 'Rebuilt', 'stale', 'libraries_of', 'judge', 'last_line',
+           'rebuild_stage', 'named', 'rebuild_stages', 'rebuild', 'dvc_lines', 'declared']
 
 # %% ../../nbs/proof/31_rebuild.ipynb #imports
 import json
@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -196,6 +197,19 @@ def _used(probe: Path, inputs: Iterable[str]) -> Used:
     lists = {name: tuple(sorted(found)) for name, found in seen.items()}
     return Used(**lists, confined=bool(records) and all(record["confined"] for record in records))
 
+# %% ../../nbs/proof/31_rebuild.ipynb #ran-with
+@contextmanager
+def ran_with(
+    stage: dict[str, Any],  # what is laid out: one stage of dvc.yaml, or more than it declares
+    command: str,
+    root: Path,  # the project
+) -> Iterator[Ran]:
+    """A command that has run with what was laid out; its folder is there until the block ends."""
+    with tempfile.TemporaryDirectory(prefix="rebuild-", ignore_cleanup_errors=True) as temporary:
+        scratch = Path(temporary).resolve()
+        lay_out(stage, root, scratch / "project")
+        yield run_alone(command, scratch, root)
+
 # %% ../../nbs/proof/31_rebuild.ipynb #output
 RECORDED: Sides = ("recorded", "rebuilt")
 
@@ -328,42 +342,48 @@ def rebuild_stage(
     """Run a stage with what it declares and nothing else, and compare; what it said is kept where it failed."""
     if findings := tuple(stale(stage, locked, makers, root)):
         return Rebuilt(name, findings=findings)
-    with tempfile.TemporaryDirectory(prefix="rebuild-", ignore_cleanup_errors=True) as temporary:
-        scratch = Path(temporary).resolve()
-        lay_out(stage, root, scratch / "project")
-        ran = run_alone(str(stage["cmd"]), scratch, root)
+    with ran_with(stage, str(stage["cmd"]), root) as ran:
         rebuilt = judge(name, locked, ran, root)  # type: ignore[arg-type]
         log = root / "reports" / "rebuild" / f"{name}.log"
         log.unlink(missing_ok=True)
         if ran.code:
-            write_bytes(log, ran.said.replace(str(scratch), "").encode())
+            write_bytes(log, ran.said.replace(str(ran.folder.parent), "").encode())
         return rebuilt
+
+# %% ../../nbs/proof/31_rebuild.ipynb #named
+def named(
+    stages: Sequence[str],  # none means all of production
+    pipeline: Mapping[str, Any],  # the stages of dvc.yaml
+) -> list[str]:
+    """The names of the stages, each once; `UserError` for one that dvc.yaml has not."""
+    names = list(dict.fromkeys(stages)) or list(STAGES)
+    for name in names:
+        if name not in pipeline:
+            raise UserError(f"dvc.yaml: no stage is named '{name}'; {nearest(name, pipeline)}")
+    return names
 
 # %% ../../nbs/proof/31_rebuild.ipynb #rebuild-stages
 Told = Callable[[Rebuilt], None]
 
 
 def rebuild_stages(
-    names: Sequence[str],
+    stages: Mapping[str, dict[str, Any]],  # of dvc.yaml, by name
     root: Path,
     jobs: int,  # how many may run at once
     told: Told,  # called as each ends
 ) -> list[Rebuilt]:
-    """Rebuild stages, several at once; in the order of the names."""
-    pipeline, lock = read_stages(root), read_lock(root)
+    """Rebuild stages, several at once; in their order."""
+    lock = read_lock(root)
     makers = recorded_makers(root, lock)
-    for name in names:
-        if name not in pipeline:
-            raise UserError(f"dvc.yaml: no stage is named '{name}'; {nearest(name, pipeline)}")
     load_params(root / "params.yaml")
 
     def one(name: str) -> Rebuilt:
-        rebuilt = rebuild_stage(name, pipeline[name], lock.get(name), makers, root)
+        rebuilt = rebuild_stage(name, stages[name], lock.get(name), makers, root)
         told(rebuilt)
         return rebuilt
 
     with ThreadPoolExecutor(jobs) as pool:
-        return list(pool.map(one, names))
+        return list(pool.map(one, stages))
 
 # %% ../../nbs/proof/31_rebuild.ipynb #rebuild-2
 def rebuild(
@@ -373,10 +393,11 @@ def rebuild(
 ) -> bool:
     """Run the proof: print its table, write reports/rebuild.json, and say whether it is green."""
     workspace = workspace or Workspace.find()
-    names = list(dict.fromkeys(stages)) or list(STAGES)
+    pipeline = read_stages(workspace.root)
+    names = named(stages, pipeline)
     jobs = min(jobs or os.cpu_count() or 1, len(names))
     print(f"running {', '.join(names)} again, {jobs} at once ...", file=sys.stderr, flush=True)
-    rebuilt = rebuild_stages(names, workspace.root, jobs, _progress)
+    rebuilt = rebuild_stages({name: pipeline[name] for name in names}, workspace.root, jobs, _progress)
     found = {
         "ok": all(one.ok for one in rebuilt),
         "confined": all(one.used.confined for one in rebuilt),
@@ -447,15 +468,10 @@ def declared(
     deps = {path for name in STAGES for path in paths_of(pipeline.get(name, {}), "deps") if (root / path).exists()}
     everything = {"deps": ["mlops_pkg", *sorted(deps)], "params": sections}
     right = True
-    for name in list(dict.fromkeys(stages)) or STAGES:
-        if name not in pipeline:
-            raise UserError(f"dvc.yaml: no stage is named '{name}'; {nearest(name, pipeline)}")
-        with tempfile.TemporaryDirectory(prefix="declared-", ignore_cleanup_errors=True) as temporary:
-            scratch = Path(temporary).resolve()
-            lay_out(everything, root, scratch / "project")
-            ran = run_alone(str(pipeline[name]["cmd"]), scratch, root)
-        if ran.code:
-            raise UserError(f"{name}: failed: {last_line(ran.said)}")
+    for name in named(stages, pipeline):
+        with ran_with(everything, str(pipeline[name]["cmd"]), root) as ran:
+            if ran.code:
+                raise UserError(f"{name}: failed: {last_line(ran.said)}")
         needs = needs_of(name, STAGES, root)
         libraries = libraries_of(ran.used, root)
         lines = dvc_lines(pipeline[name], ran.used, sections, needs[0] if needs else (), libraries)

@@ -154,9 +154,8 @@ def walk(
         content = _walk_there(stage, scratch, overrides or {}, failed, report)
         if not (place / stage).is_dir():
             raise UserError(f"{stage}: the walk wrote nothing to its folder; the notebook must write below `out`")
-        write_bytes(
-            home / f"{stage}.ipynb", content
-        )  # before the outputs take their place: this may fail, a rename not
+        # before the outputs take their place: this may fail, a rename not
+        write_bytes(home / f"{stage}.ipynb", content)
     failed.unlink(missing_ok=True)
     return home / f"{stage}.ipynb"
 

@@ -35,7 +35,7 @@ from mlops_pkg.proof.project import (
     source,
     stage_notebook,
 )
-from .terminal import checks_words, paint, table, verdict
+from .terminal import IN_SYNC, checks_words, paint, table, verdict
 
 # %% ../../nbs/proof/30_sync.ipynb #check
 @dataclass(frozen=True)
@@ -360,4 +360,4 @@ def sync(
 ) -> bool:
     """Run the proof: print its table, write reports/sync.json, and say whether it is green."""
     workspace = workspace or Workspace.find()
-    return conclude("sync", check_sync(workspace.root), "the package is what the notebooks say", workspace)
+    return conclude("sync", check_sync(workspace.root), IN_SYNC, workspace)

@@ -15,8 +15,8 @@ pytest.importorskip("psutil")
 
 from mlops_pkg.core.params import UserError
 from mlops_pkg.proof.mending import is_whole, mend
+from tests.conftest import IDENTITY
 
-IDENTITY = ["-c", "user.name=test", "-c", "user.email=test@example.invalid"]
 CONTENT = b"trees"
 MD5 = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()
 

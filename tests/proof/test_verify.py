@@ -19,9 +19,7 @@ from mlops_pkg.core.stage import STAGES
 from mlops_pkg.core.workspace import Workspace
 from mlops_pkg.proof.sync import fresh_export
 from mlops_pkg.proof.verify import check_lock, check_remote, check_verify, verify, waiting
-from tests.conftest import ROOT
-
-IDENTITY = ["-c", "user.name=test", "-c", "user.email=test@example.invalid"]
+from tests.conftest import IDENTITY, ROOT
 
 
 def run(root: Path, *command: str) -> str:

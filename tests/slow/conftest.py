@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import ROOT, lay_out
+from tests.conftest import IDENTITY, ROOT, lay_out
 
 COPIED = ("README.md", "dvc.yaml", "settings.ini", "setup.py", "pyproject.toml", ".gitignore", ".dvcignore", "nbs")
-IDENTITY = ["-c", "user.name=test", "-c", "user.email=test@example.invalid"]
 
 
 class Project:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlops_pkg.core.stage import STAGES
-from tests.slow.conftest import IDENTITY, Project
+from tests.conftest import IDENTITY
+from tests.slow.conftest import Project
 
 FORMER = b"what stood there before\n"
 

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from mlops_pkg.core.stage import STAGES
-from tests.conftest import ROOT
-from tests.slow.conftest import IDENTITY, Project, make_project
+from tests.conftest import IDENTITY, ROOT
+from tests.slow.conftest import Project, make_project
 from tests.slow.servers import LOOPBACK, S3, Remote, Sftp, WebDav
 
 pytestmark = pytest.mark.slow

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from mlops_pkg.core.stage import STAGES
-from tests.slow.conftest import IDENTITY, Project, make_project
+from tests.conftest import IDENTITY
+from tests.slow.conftest import Project, make_project
 
 pytestmark = pytest.mark.slow
 
