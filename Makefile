@@ -32,8 +32,8 @@ test: run  ## lint, types, import rules, all quick tests, and every notebook aga
 		echo "tests: green for exactly what is here; remove $(TESTED) to run them again"; \
 	else \
 		$(LINT); \
-		python -m pytest -m "not slow" --cov; \
-		python -m pytest -q --nbval --nbval-current-env -p tests.nbval_cleaned nbs; \
+		python -m pytest -n auto --dist loadfile -m "not slow" --cov; \
+		python -m pytest -n auto --dist loadfile -q --nbval --nbval-current-env -p tests.nbval_cleaned nbs; \
 		echo "$$tree" > $(TESTED); \
 	fi
 

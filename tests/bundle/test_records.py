@@ -342,7 +342,6 @@ def test_the_caller_keeps_its_columns() -> None:
         (None, "expected a list of records, or columns by name, found NoneType"),
         (GOOD, "column 'origin': expected one value a row, found text"),
     ],
-    ids=str,
 )
 def test_data_that_holds_no_records_is_refused_with_the_column(data: Any, said: str) -> None:
     with pytest.raises(RecordsError) as caught:
