@@ -15,16 +15,13 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE :=
 
 .NOTPARALLEL:
-.PHONY: help run test test-slow campaign setup data lab export lint format prove report lock clean
+.PHONY: help run test test-slow campaign setup data lab export outputs lint format prove report lock clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(DATA)  ## rebuild what is out of date: pipeline, walks, parity, report; then a summary
-	@python -m mlops_pkg mend
-	@dvc repro || { dvc checkout --quiet dvc.yaml 2>/dev/null || true; \
-		echo "Stopped: the lines above say why. What stood before is back." >&2; exit 1; }
-	@python -m mlops_pkg summary
+	@python -m mlops_pkg run
 
 test: run  ## lint, types, import rules, all quick tests, and every notebook against its stored outputs
 	@tree=$$($(TREE)); \
@@ -59,6 +56,9 @@ export: $(READY)  ## write mlops_pkg/ anew from the notebooks, and clean the not
 	test -z "$$unread" || { python -m mlops_pkg sync | grep '^package.*\.ipynb: ' >&2; exit 1; }
 	@nbdev_export
 	@nbdev_clean
+
+outputs: $(DATA)  ## run all notebooks in place and store what they show, e.g. after a change of the data
+	@python -m mlops_pkg outputs
 
 lint: $(READY)  ## ruff on notebooks, package and tests; mypy --strict; the import rules
 	@$(LINT)

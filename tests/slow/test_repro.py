@@ -29,6 +29,11 @@ def edit_cell(notebook: Path, old: str, new: str) -> None:
     notebook.write_text(json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """Each file below a folder, by its path."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project with every stage, walk and proof built."""
@@ -146,6 +151,38 @@ def test_a_mistake_in_params_stops_dvc_with_one_line(reproduced: Project) -> Non
     assert "Traceback" not in done.stderr
     assert reproduced.repro("package") == set(), "the former output is back without a run"
     assert reproduced.digests() == before
+
+
+def test_run_that_fails_brings_back_what_stood_before(reproduced: Project) -> None:
+    params = reproduced.root / "params.yaml"
+    good, before = params.read_text(), contents(reproduced.root / "artifacts")
+    command = (sys.executable, "-m", "mlops_pkg", "run", "package")
+
+    params.write_text(good.replace("- wind_gust", "- gust"))
+    failed = reproduced.run(*command, check=False)
+    params.write_text(good)
+
+    assert failed.returncode == 1
+    assert "gust" in failed.stderr
+    assert failed.stderr.endswith("Stopped: the lines above say why. What stood before is back.\n")
+    assert contents(reproduced.root / "artifacts") == before
+    assert "Running stage" not in reproduced.run(*command).stdout, "what is back makes a stage stale"
+
+
+def test_run_that_is_interrupted_brings_back_what_stood_before(reproduced: Project) -> None:
+    params = reproduced.root / "params.yaml"
+    good, before = params.read_text(), contents(reproduced.root / "artifacts")
+
+    params.write_text(good.replace("max_iter: 20", "max_iter: 21"))
+    running = reproduced.start(sys.executable, "-m", "mlops_pkg", "run", "package")
+    deadline = time.monotonic() + 60
+    while not (reproduced.root / "artifacts" / ".train.tmp").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.killpg(running.pid, signal.SIGINT)
+
+    assert running.wait(60) == 1
+    params.write_text(good)
+    assert contents(reproduced.root / "artifacts") == before
 
 
 def test_a_killed_walk_leaves_the_former_one_whole(everything: Project) -> None:
