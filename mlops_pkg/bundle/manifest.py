@@ -46,6 +46,8 @@ def _file_names(folder: Path) -> set[str]:
         entries = []
     names = {entry.name for entry in entries}
     if MANIFEST not in names:
+        if not folder.exists():
+            raise BundleError(f"{folder}: there is no such folder; get it with `dvc pull`, or make it with `dvc repro`")
         raise BundleError(f"{folder}: no {MANIFEST}, so this is no bundle")
     for entry in entries:
         if not entry.is_file(follow_symlinks=False):

@@ -168,9 +168,13 @@ def test_a_file_that_is_too_large_is_refused_unread(bundle: Path, monkeypatch: p
 def test_a_folder_without_a_manifest_is_no_bundle(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
 
-    for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(BundleError, match=re.escape(f"{folder}: no manifest.json, so this is no bundle")):
-            verify(folder)
+    with pytest.raises(BundleError, match=re.escape(f"{tmp_path}: no manifest.json, so this is no bundle")):
+        verify(tmp_path)
+
+
+def test_a_folder_that_is_not_there_is_told_with_how_to_get_it(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"nowhere: there is no such folder; get it with `dvc pull`"):
+        verify(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(
