@@ -376,6 +376,7 @@ def rebuild_stages(
     lock = read_lock(root)
     makers = recorded_makers(root, lock)
     load_params(root / "params.yaml")
+    print(f"running {', '.join(stages)} again, {jobs} at once ...", file=sys.stderr, flush=True)
 
     def one(name: str) -> Rebuilt:
         rebuilt = rebuild_stage(name, stages[name], lock.get(name), makers, root)
@@ -396,7 +397,6 @@ def rebuild(
     pipeline = read_stages(workspace.root)
     names = named(stages, pipeline)
     jobs = min(jobs or os.cpu_count() or 1, len(names))
-    print(f"running {', '.join(names)} again, {jobs} at once ...", file=sys.stderr, flush=True)
     rebuilt = rebuild_stages({name: pipeline[name] for name in names}, workspace.root, jobs, _progress)
     found = {
         "ok": all(one.ok for one in rebuilt),
