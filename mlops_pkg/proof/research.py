@@ -23,7 +23,14 @@ from typing import Any
 from ..core.params import UserError, load_params, merge, nearest
 from ..core.stage import STAGES, steady
 from ..core.workspace import Workspace, replacing, write_bytes
-from .project import parameters_findings, read_notebook, source, stage_notebook
+from mlops_pkg.proof.project import (
+    parameters_findings,
+    paths_of,
+    read_notebook,
+    read_stages,
+    source,
+    stage_notebook,
+)
 from .terminal import paint
 
 # %% ../../nbs/proof/32_research.ipynb #parse-overrides
@@ -53,7 +60,7 @@ def check_walk(
     workspace: Workspace,
     overrides: Mapping[str, Any],  # nested like params.yaml
 ) -> None:
-    """Raise `UserError` where a stage, a parameter or a parameters cell is not as it must be."""
+    """Raise `UserError` where a stage, a parameter, a parameters cell or an input is not as it must be."""
     for stage in stages:
         if stage not in STAGES:
             raise UserError(f"no stage is named '{stage}'; {nearest(stage, STAGES)}")
@@ -62,6 +69,16 @@ def check_walk(
         path = stage_notebook(workspace.root, stage)
         if findings := parameters_findings(read_notebook(path)):
             raise UserError(f"{path.relative_to(workspace.root)}: {findings[0]}")
+    _check_inputs(stages, workspace)
+
+
+def _check_inputs(stages: Sequence[str], workspace: Workspace) -> None:
+    """Raise `UserError` where dvc.yaml says that a walk reads an output of production, and it is not there."""
+    pipeline = read_stages(workspace.root)
+    for stage in stages:
+        for path in paths_of(pipeline.get(f"notebook-{stage}", {}), "deps"):
+            if path.startswith("artifacts/"):
+                workspace.input(*path.removeprefix("artifacts/").split("/", 1))
 
 # %% ../../nbs/proof/32_research.ipynb #merge-streams
 def merge_streams(
@@ -129,7 +146,13 @@ def execute(
     papermill_engines.register("telling", Telling)
     places = {"input_path": str(notebook), "output_path": str(draft), "cwd": str(root)}
     quiet = {"progress_bar": False, "request_save_on_cell_execute": False, "autosave_cell_every": 0}
-    how = {"engine_name": "telling", "kernel_name": "python3", "extra_arguments": ["--log-level=CRITICAL"], **quiet}
+    how = {
+        "engine_name": "telling",
+        "kernel_name": "python3",
+        "language": "python",
+        "extra_arguments": ["--log-level=CRITICAL"],
+        **quiet,
+    }
     executed: dict[str, Any] = execute_notebook(**places, parameters=dict(parameters), **how)
     return executed
 
