@@ -13,6 +13,7 @@ from typing import Any
 
 from ..bundle.manifest import MODEL
 from ..core.differences import file_difference
+from ..core.params import UserError
 from ..core.workspace import Workspace, digest, write_json
 from .project import declared_outputs
 from .runtimes import Runtime, runtimes
@@ -101,8 +102,12 @@ def ask_runtimes(workspace: Workspace) -> Iterator[Runtime]:
 def parity(
     workspace: Workspace | None = None,  # default: the project around the current folder
 ) -> bool:
-    """Run the proof: print its tables, write reports/parity.json, and say whether it is green."""
+    """Run the proof: print its tables, write reports/parity.json, and say whether it is green.
+
+    `UserError` where a side holds none of the declared outputs: there is nothing to compare yet.
+    """
     workspace = workspace or Workspace.find()
+    _check_sides(workspace)
     verdicts = compare(workspace)
     rows = [(one.stage, one.output, verdict(one.equal), one.difference or "") for one in verdicts.outputs]
     print(table(("stage", "output", "verdict", "difference"), rows))
@@ -113,3 +118,14 @@ def parity(
         print("\n" + table(("runtime", "rows", "verdict", "difference from the fitted pipeline"), asked))
     print("\nparity:", paint(verdicts.answer(), "green" if verdicts.ok else "red"))
     return verdicts.ok
+
+
+def _check_sides(workspace: Workspace) -> None:
+    names = [f"{stage}/{name}" for stage, outputs in declared_outputs(workspace.root).items() for name in outputs]
+    make = {
+        "artifacts": "get them with `dvc pull`, or make them with `dvc repro`",
+        "research": "walk the stages with `mlops_pkg research`, or `dvc repro`",
+    }
+    for side, mend in make.items():
+        if not any((workspace.root / side / name).exists() for name in names):
+            raise UserError(f"{side}/: none of the {len(names)} outputs of dvc.yaml is there; {mend}")
