@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Name', 'Names', 'SPLITS', 'RULES', 'UNDECLARED', 'UserError', 'nearest', 'Section', 'Column', 'Target', 'Split',
-           'Data', 'Ingest', 'Step', 'Features', 'Train', 'Evaluate', 'Package', 'Params', 'read_yaml', 'merge',
-           'Undeclared', 'load_params']
+           'Shares', 'RandomSplit', 'Data', 'Ingest', 'Step', 'Features', 'Train', 'Evaluate', 'Package', 'Params',
+           'read_yaml', 'merge', 'Undeclared', 'load_params']
 
 # %% ../../nbs/core/00_params.ipynb #imports
 import difflib
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model, model_validator
 from pydantic_core import PydanticCustomError
 
 # %% ../../nbs/core/00_params.ipynb #usererror
@@ -97,6 +97,13 @@ class Target(Section):
     positive_above: float | None = Field(
         None, description="classification of a number: the target is 1 above this value, else 0"
     )
+    positive: str | None = Field(None, description="classification of a text: the target is 1 for this value, else 0")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "Target":
+        if None not in (self.positive, self.positive_above):
+            raise PydanticCustomError("target", "positive is for a text, positive_above for a number: remove one")
+        return self
 
 # %% ../../nbs/core/00_params.ipynb #split
 class Split(Section):
@@ -120,8 +127,71 @@ class Split(Section):
                 seen[value] = split
         return self
 
+    @property
+    def key(self) -> str | None:
+        """The column that decides, which the tables hold beside those of the model; None where there is none."""
+        return self.by
+
+    @property
+    def how(self) -> str:
+        """The split in words."""
+        return f"by {self.by}"
+
+    def told(self, name: str) -> str:
+        """What one split holds, in words."""
+        return f"{self.by} {', '.join(map(str, getattr(self, name)))}"
+
 
 SPLITS = ("train", "validation", "test", "live")
+
+# %% ../../nbs/core/00_params.ipynb #random-split
+class Shares(Section):
+    """How much of the rows each split gets."""
+
+    train: float = Field(gt=0, lt=1, description="every fit sees these rows alone")
+    validation: float = Field(gt=0, lt=1, description="every choice is made here")
+    test: float = Field(gt=0, lt=1, description="judged once, never chosen on")
+    live: float = Field(gt=0, lt=1, description="stands in for production")
+
+    @model_validator(mode="after")
+    def _are_a_whole(self) -> "Shares":
+        total = sum(getattr(self, name) for name in SPLITS)
+        if abs(total - 1) > 1e-9:
+            message = "train, validation, test and live sum to {total}; they must sum to 1"
+            raise PydanticCustomError("shares", message, {"total": f"{total:.12g}"})
+        return self
+
+
+class RandomSplit(Section):
+    """Which rows go where: at random, decided for each row by itself."""
+
+    shares: Shares
+    seed: int = Field(ge=0, le=2**32 - 1, description="another seed is another split")
+    together: Name | None = Field(None, description="rows with the same value of this column stay in one split")
+
+    @property
+    def key(self) -> str | None:
+        """The column that decides, which the tables hold beside those of the model; None where there is none."""
+        return self.together
+
+    @property
+    def how(self) -> str:
+        """The split in words."""
+        return f"at random, seed {self.seed}" + (f", rows of one {self.together} together" if self.together else "")
+
+    def told(self, name: str) -> str:
+        """What one split holds, in words."""
+        return f"{getattr(self.shares, name):.0%} of the {f'values of {self.together}' if self.together else 'rows'}"
+
+
+def _split(values: Any) -> Any:
+    """The split, in the form that its keys tell."""
+    if not isinstance(values, Mapping):
+        return values if isinstance(values, Section) else Split.model_validate(values)
+    if "by" in values and "shares" in values:
+        raise PydanticCustomError("split", "by and shares are two ways to split: remove one")
+    at_random = bool({"shares", "seed", "together"} & values.keys())
+    return (RandomSplit if at_random else Split).model_validate(values)
 
 # %% ../../nbs/core/00_params.ipynb #data
 class Data(Section):
@@ -129,7 +199,7 @@ class Data(Section):
 
     source: Name = Field(description="installed, hash-pinned package whose data folder restores data/")
     target: Target
-    split: Split
+    split: Annotated[Split | RandomSplit, BeforeValidator(_split)]
     known_later: Names = Field(description="source columns whose values are unknown at the moment of prediction")
     columns: dict[Name, Column] = Field(min_length=1, description="the columns that a model may see, in order")
 
@@ -139,10 +209,15 @@ class Data(Section):
             if name in self.known_later:
                 message = "columns.{name}: known only after the moment of prediction (data.known_later): remove it"
                 raise PydanticCustomError("leak", message, {"name": name})
-            if name in (self.target.name, self.split.by):
+            if name in (self.target.name, self.split.key):
                 message = "columns.{name}: this is the target or the split key, not a column of the model"
                 raise PydanticCustomError("leak", message, {"name": name})
         return self
+
+    @property
+    def keys(self) -> list[str]:
+        """The columns that say which row it is and where it belongs: the line, and the split's key where it has one."""
+        return ["line"] + ([self.split.key] if self.split.key else [])
 
     @property
     def kinds(self) -> dict[str, str]:
@@ -234,11 +309,19 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _slices_exist(self) -> "Params":
-        valid = [*self.data.columns, self.data.split.by]
+        valid = [*self.data.columns, *self.data.keys[1:]]
         for name in self.evaluate.slices:
             if name not in valid:
                 message = "evaluate.slices: '{name}' is not a column; {hint}"
                 raise PydanticCustomError("slice", message, {"name": name, "hint": nearest(name, valid)})
+        return self
+
+    @model_validator(mode="after")
+    def _regression_predicts_the_number(self) -> "Params":
+        for name in ("positive", "positive_above"):
+            if self.task == "regression" and getattr(self.data.target, name) is not None:
+                message = "data.target.{name}: a regression predicts the number itself: remove it, or set task"
+                raise PydanticCustomError("target", message, {"name": name})
         return self
 
 # %% ../../nbs/core/00_params.ipynb #loader
@@ -285,7 +368,15 @@ def merge(
     return merged
 
 # %% ../../nbs/core/00_params.ipynb #explain
-RULES = ("unknown_keys", "bounds", "split", "leak", "slice")  # our own: their messages begin with the key
+RULES = (
+    "unknown_keys",
+    "bounds",
+    "target",
+    "split",
+    "shares",
+    "leak",
+    "slice",
+)  # our own: their messages begin with the key
 
 
 def _explain(
