@@ -490,7 +490,7 @@ def test_a_flight_is_late_above_the_minutes_in_params(delay: float, late: int) -
     }
     kinds = dict.fromkeys(data.names("datetime"), "datetime64[us]")
 
-    selected = ingest.select(pd.DataFrame(row).astype(kinds), data)
+    selected = ingest.select(pd.DataFrame(row).astype(kinds), ingest.OUTCOME, data)
 
     assert selected["late"].tolist() == [late]
 
@@ -557,7 +557,7 @@ def test_flights_of_which_none_arrived_are_an_error(project: Path) -> None:
         row[delay] = "NA"
     write_cells(project, "flights", cells)
 
-    assert message_of(project)
+    assert message_of(project) == "data/: no row has a value of 'arr_delay', so there is no target"
 
 
 # The leak rule
