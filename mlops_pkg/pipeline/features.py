@@ -131,15 +131,14 @@ def transform(
                 X = step.transform(X)
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 raise UserError(f"params.yaml: features.steps: {name}: {_reason(error)}") from None
-    keys = ["line", data.split.by, data.target.name]
-    if taken := [name for name in keys if name in X.columns]:
+    if taken := [name for name in (*data.keys, data.target.name) if name in X.columns]:
         raise UserError(f"params.yaml: features.steps: a step made a column '{taken[0]}', which is taken; rename it")
     for name, dtype in X.dtypes.items():
         if not (pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_bool_dtype(dtype)):
             raise UserError(
                 f"params.yaml: features.steps: {name} is still {dtype} after the last step; encode or drop it"
             )
-    return pd.concat([frame[["line", data.split.by]], X.astype("float64"), frame[data.target.name]], axis=1)
+    return pd.concat([frame[data.keys], X.astype("float64"), frame[data.target.name]], axis=1)
 
 # %% ../../nbs/pipeline/21_features.ipynb #write
 def write(

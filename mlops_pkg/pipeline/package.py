@@ -168,9 +168,9 @@ def _weakest(
 def _learned_from(counts: dict[str, Any], params: Params) -> Iterator[str]:
     """The rows: read, rejected, left out, split."""
     split = params.data.split
-    yield f"Source: {params.data.source}, target: `{params.data.target.name}`, split by `{split.by}`."
-    splits = [[name, ", ".join(map(str, getattr(split, name))), f"{n:,}"] for name, n in counts["splits"].items()]
-    yield markdown_table(["split", split.by, "rows"], splits)
+    yield f"Source: {params.data.source}, target: `{params.data.target.name}`, split {split.how}."
+    splits = [[name, split.told(name), f"{rows:,}"] for name, rows in counts["splits"].items()]
+    yield markdown_table(["split", "holds", "rows"], splits)
     tables = [
         [name, *(f"{table[part]:,}" for part in ("read", "rejected"))] for name, table in counts["tables"].items()
     ]

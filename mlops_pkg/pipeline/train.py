@@ -30,7 +30,7 @@ def features_and_target(
     data: Data,
 ) -> tuple[pd.DataFrame, pd.Series]:
     """X (rows x features, float64) and y (rows)."""
-    return table.drop(columns=["line", data.split.by, data.target.name]), table[data.target.name]
+    return table.drop(columns=[*data.keys, data.target.name]), table[data.target.name]
 
 # %% ../../nbs/pipeline/22_train.ipynb #check-target
 def check_target(

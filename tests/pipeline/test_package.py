@@ -279,7 +279,7 @@ def test_the_card_says_what_the_artifacts_say(built: Path) -> None:
     area = comparison["live"]["model"]["roc_auc"]
     assert f"| roc_auc | {area['value']:.3f} [{area['low']:.3f}, {area['high']:.3f}] |" in card
     for split, rows in counts["splits"].items():
-        assert re.search(rf"\| {split} \| [\d, ]+ \| {rows:,} \|", card), f"the rows of {split} are not told"
+        assert re.search(rf"\| {split} \| month [\d, ]+ \| {rows:,} \|", card), f"the rows of {split} are not told"
     carriers = slices[(slices["split"] == "test") & (slices["slice"] == "carrier")]
     weakest = carriers.loc[carriers["roc_auc"].idxmin(), "value"]
     assert f"| carrier | {weakest} |" in card, "the weakest carrier is not told"
