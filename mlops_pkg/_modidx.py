@@ -1026,7 +1026,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'mlops_pkg/proof/report.py'),
                                         'mlops_pkg.proof.report._rebuild_part': ( 'proof/report.html#_rebuild_part',
                                                                                   'mlops_pkg/proof/report.py'),
-                                        'mlops_pkg.proof.report._split_key': ('proof/report.html#_split_key', 'mlops_pkg/proof/report.py'),
+                                        'mlops_pkg.proof.report._said': ('proof/report.html#_said', 'mlops_pkg/proof/report.py'),
                                         'mlops_pkg.proof.report._sync_part': ('proof/report.html#_sync_part', 'mlops_pkg/proof/report.py'),
                                         'mlops_pkg.proof.report.answer': ('proof/report.html#answer', 'mlops_pkg/proof/report.py'),
                                         'mlops_pkg.proof.report.badge': ('proof/report.html#badge', 'mlops_pkg/proof/report.py'),

@@ -94,6 +94,7 @@ class Target(Section):
     """What is predicted."""
 
     name: Name = Field(description="column that holds the target after ingest")
+    unit: str | None = Field(None, max_length=40, description="unit of a number that is predicted, for people")
     positive_above: float | None = Field(
         None, description="classification of a number: the target is 1 above this value, else 0"
     )
@@ -103,6 +104,8 @@ class Target(Section):
     def _one_way(self) -> "Target":
         if None not in (self.positive, self.positive_above):
             raise PydanticCustomError("target", "positive is for a text, positive_above for a number: remove one")
+        if self.unit is not None and (self.positive, self.positive_above) != (None, None):
+            raise PydanticCustomError("target", "unit belongs to a number that is predicted: remove it")
         return self
 
 # %% ../../nbs/core/00_params.ipynb #split
@@ -183,7 +186,7 @@ class RandomSplit(Section):
         """What one split holds, in words."""
         return f"{getattr(self.shares, name):.0%} of the {f'values of {self.together}' if self.together else 'rows'}"
 
-
+# %% ../../nbs/core/00_params.ipynb #form-of-the-split
 def _split(values: Any) -> Any:
     """The split, in the form that its keys tell."""
     if not isinstance(values, Mapping):

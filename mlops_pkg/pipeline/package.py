@@ -168,7 +168,8 @@ def _weakest(
 def _learned_from(counts: dict[str, Any], params: Params) -> Iterator[str]:
     """The rows: read, rejected, left out, split."""
     split = params.data.split
-    yield f"Source: {params.data.source}, target: `{params.data.target.name}`, split {split.how}."
+    target = f"`{params.data.target.name}`" + (f" in {params.data.target.unit}" if params.data.target.unit else "")
+    yield f"Source: {params.data.source}, target: {target}, split {split.how}."
     splits = [[name, split.told(name), f"{rows:,}"] for name, rows in counts["splits"].items()]
     yield markdown_table(["split", "holds", "rows"], splits)
     tables = [
@@ -203,7 +204,10 @@ def make_card(
     metrics, slices, counts = judged
     said = params.package
     agreed = [[name, f"{a.rows:,}", f"{a.refused:,}", f"{a.differing:,}"] for name, a in agreements.items()]
-    at = "" if signature.threshold is None else f" A probability of {signature.threshold:g} or more means yes."
+    unit = params.data.target.unit
+    at = f" The figures mae and rmse are in {unit}." if unit else ""
+    if signature.threshold is not None:
+        at = f" A probability of {signature.threshold:g} or more means yes."
     sections = {
         "Intended use": [said.intended_use],
         "Limits": ["\n".join(f"- {limit}" for limit in said.limits) or "None are known."],

@@ -156,8 +156,8 @@ def metric_text(entry: Any) -> str:
     return f"{words[0]} <small>{words[1]} to {words[2]}</small>" if len(words) == 3 else "".join(words)
 
 
-def metrics_section(metrics: dict[str, Any] | None) -> str:
-    """The metrics of the model beside those of its baselines, for each split."""
+def metrics_section(metrics: dict[str, Any] | None, target: Any = None) -> str:
+    """The metrics of the model beside its baselines, for each split; `target` is what params.yaml says of it."""
     if not metrics:
         return section("How good is it", missing("artifacts/evaluate/comparison.json", "dvc repro evaluate"))
     parts = []
@@ -166,12 +166,16 @@ def metrics_section(metrics: dict[str, Any] | None) -> str:
         names = list(dict.fromkeys(name for values in models.values() for name in values if metric_text(values[name])))
         if not names:
             continue
-        rows = []
-        for name in names:
-            values = (metric_text(model.get(name)) for model in models.values())
-            rows.append((escape(_METRICS.get(name, name)), *values))
+        rows = [
+            (escape(_METRICS.get(name, name)), *(metric_text(model.get(name)) for model in models.values()))
+            for name in names
+        ]
         parts.append(f"<h3>{split}</h3>" + html_table(("metric", *map(escape, models)), rows, numbers=len(models)))
-    return section("How good is it", "<p>Each value with its interval, beside the baselines.</p>", *parts)
+    said = "Each value with its interval, beside the baselines."
+    if isinstance(target, dict):
+        unit = f" in {target['unit']}" if target.get("unit") else ""
+        said = f"A {metrics.get('task', 'model')} of {target.get('name')}{unit}. {said}"
+    return section("How good is it", f"<p>{escape(said)}</p>", *parts)
 
 # %% ../../nbs/proof/35_report.ipynb #figure
 _INK = "#010203"  # stands for the colour of the page's text until the SVG is in the page
@@ -293,7 +297,7 @@ def importance_figure(
 # %% ../../nbs/proof/35_report.ipynb #plots-section
 def plots_section(
     folder: Path,  # artifacts/evaluate
-    key: str,  # the key that the rows are split by: its slices are steps in time
+    key: str | None,  # the key that the rows are split by: its slices are steps in time
 ) -> str:
     """Every plot whose data is there."""
     files = ("roc", "pr", "calibration", "slices", "importance")
@@ -453,15 +457,15 @@ def _convert(workspace: Workspace) -> None:
             converted.unlink(missing_ok=True)
 
 
-def _split_key(workspace: Workspace) -> str:
-    """What params.yaml says the rows are split by; nothing where it does not say, or cannot be read."""
+def _said(workspace: Workspace, key: str) -> Any:
+    """The value of a dotted key of params.yaml; None where there is none, or the file cannot be read."""
     try:
         part: Any = read_yaml(workspace.params)
     except UserError:
-        return ""
-    for key in ("data", "split", "by"):
-        part = part.get(key) if isinstance(part, dict) else None
-    return part if isinstance(part, str) else ""
+        return None
+    for name in key.split("."):
+        part = part.get(name) if isinstance(part, dict) else None
+    return part
 
 
 def read_proofs(workspace: Workspace) -> Proofs:
@@ -491,8 +495,8 @@ def report(
     body = [
         "<h1>mlops_pkg: from notebook to production</h1>",
         answer(proofs),
-        metrics_section(read_json_if_there(evaluate / "comparison.json")),
-        plots_section(evaluate, _split_key(workspace)),
+        metrics_section(read_json_if_there(evaluate / "comparison.json"), _said(workspace, "data.target")),
+        plots_section(evaluate, _said(workspace, "data.split.by")),
         verdicts_section(proofs),
         rows_section(read_json_if_there(workspace.root / "artifacts" / "ingest" / "rows.json")),
         stages_section(workspace, walked),
