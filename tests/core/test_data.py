@@ -7,12 +7,14 @@ import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from mlops_pkg.core.data import expected_digest, folder_digest, listing, restore, verify_data
-from mlops_pkg.core.params import UserError, merge, read_yaml
+from mlops_pkg.core.data import expected_digest, folder_digest, listing, verify_data
+from mlops_pkg.core.params import UserError, read_yaml
+from mlops_pkg.core.sources import restore
 from mlops_pkg.core.workspace import Workspace
 
 pytest.importorskip("dvc", reason="data/ is restored with DVC, which the extra `pipeline` leaves out")
@@ -29,11 +31,18 @@ def run_dvc(root: Path, *arguments: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def lay_out(root: Path, source: str) -> Path:
+def set_source(root: Path, **source: Any) -> None:
+    """Let the project's params.yaml name this source."""
+    path = root / "params.yaml"
+    params = read_yaml(path if path.exists() else ROOT / "params.yaml")
+    params["data"]["source"] = source
+    path.write_text(yaml.safe_dump(params))
+
+
+def lay_out(root: Path) -> Path:
     """A project without git whose data/ is tracked by DVC, with a remote beside it."""
     root.mkdir(parents=True)
-    params = merge(read_yaml(ROOT / "params.yaml"), {"data": {"source": source}})
-    (root / "params.yaml").write_text(yaml.safe_dump(params))
+    set_source(root, package="no_such_package")
     run_dvc(root, "init", "--no-scm", "--quiet")
     (root / "data").mkdir()
     for name, content in CONTENT.items():
@@ -49,7 +58,7 @@ def lay_out(root: Path, source: str) -> Path:
 @pytest.fixture(scope="module")
 def tracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Such a project, its data pushed. Copy it before changing anything."""
-    root = lay_out(tmp_path_factory.mktemp("tracked") / "project", "no_such_package")
+    root = lay_out(tmp_path_factory.mktemp("tracked") / "project")
     run_dvc(root, "push", "--quiet")
     return root
 
@@ -74,13 +83,12 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def without_remote(root: Path, source: str) -> Workspace:
+def without_remote(root: Path, package: str) -> Workspace:
     """The project with no data, no cache and an empty remote."""
     shutil.rmtree(root.parent / "storage")
     shutil.rmtree(root / ".dvc" / "cache")
     shutil.rmtree(root / "data")
-    params = merge(read_yaml(root / "params.yaml"), {"data": {"source": source}})
-    (root / "params.yaml").write_text(yaml.safe_dump(params))
+    set_source(root, package=package)
     return Workspace(root)
 
 
@@ -187,6 +195,8 @@ def test_a_wrong_file_in_the_package_leaves_no_data(tracked_copy: Path, package:
     message = message_of(tracked_copy)
 
     assert message.startswith("data/")
+    assert ": the source is not what it was, and no remote gives data/ (" in message
+    assert message.endswith("); take its present state with `mlops_pkg data --snapshot`")
     assert not workspace.data.exists(), "data that are not the recorded ones took their place"
     assert not (tracked_copy / ".data.tmp").exists(), "the scratch folder is left"
 
@@ -210,7 +220,7 @@ def test_without_remote_and_package_the_way_out_is_named(tracked_copy: Path) -> 
 
     told = message_of(tracked_copy)
 
-    assert told.startswith("params.yaml: data.source = 'no_such_package': no remote gives data/ (")
+    assert told.startswith("params.yaml: data.source.package = 'no_such_package': no remote gives data/ (")
     assert told.endswith("), and no such package is installed")
     assert "\n" not in told
 
@@ -218,7 +228,7 @@ def test_without_remote_and_package_the_way_out_is_named(tracked_copy: Path) -> 
 def test_a_package_without_data_is_a_clear_error(tracked_copy: Path) -> None:
     without_remote(tracked_copy, "yaml")
 
-    assert message_of(tracked_copy).startswith("params.yaml: data.source = 'yaml'")
+    assert message_of(tracked_copy).startswith("params.yaml: data.source.package = 'yaml'")
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def at_random(seed: int = 0, **more: Any) -> RandomSplit:
 def make_data(**changed: Any) -> Data:
     """What params.yaml says of the visits: an age and a ward, and how long they lasted."""
     columns = {"age": {"kind": "number"}, "ward": {"kind": "category"}}
-    said = {"source": "toy", "target": {"name": "days"}, "known_later": [], "columns": columns}
+    said = {"source": {"package": "toy"}, "target": {"name": "days"}, "known_later": [], "columns": columns}
     return Data.model_validate({**said, "split": {"shares": SHARES, "seed": 0}, **changed})
 
 

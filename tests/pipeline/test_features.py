@@ -45,7 +45,7 @@ def make_data(X: pd.DataFrame) -> Data:
     kinds = {"city": "category", "start": "datetime", "end": "datetime"}
     return Data.model_validate(
         {
-            "source": "nowhere",
+            "source": {"package": "nowhere"},
             "target": {"name": "y"},
             "split": {"by": "month", "train": [1], "validation": [2], "test": [3], "live": [4]},
             "known_later": [],
