@@ -1,6 +1,5 @@
 """Errors of a day: a real command in a real small project ends with one line that helps, and nothing is written."""
 
-import difflib
 import json
 import os
 import shutil
@@ -228,16 +227,3 @@ def test_a_folder_in_which_one_may_not_write_is_named(closed: Path, line: str) -
     told = one_line(closed, *line.split())
 
     assert "give yourself the right to write there and run it again; nothing was changed" in told
-
-
-def test_a_value_that_dvc_sets_changes_one_line_of_params_yaml(tmp_path: Path) -> None:
-    modify_yaml = pytest.importorskip("dvc.utils.serialize").modify_yaml
-    path = Path(shutil.copy(ROOT / "params.yaml", tmp_path))
-    before = path.read_text().splitlines()
-
-    with modify_yaml(path) as params:
-        params["seed"] += 1
-
-    after = path.read_text().splitlines()
-    changed = [line for line in difflib.ndiff(before, after) if line[0] in "+-"]
-    assert len(changed) == 2, "write params.yaml as DVC does: " + "\n".join(changed)
