@@ -1,5 +1,6 @@
 """Errors of a day: a real command in a real small project ends with one line that helps, and nothing is written."""
 
+import difflib
 import json
 import os
 import shutil
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, lay_out
+from tests.conftest import IDENTITY, ROOT, lay_out
 
 COPIED = ("README.md", "dvc.yaml", "dvc.lock", "data.dvc", "settings.ini", ".gitignore", ".dvcignore", "nbs")
 # root may write everywhere, unless it gives that right up
@@ -227,3 +228,50 @@ def test_a_folder_in_which_one_may_not_write_is_named(closed: Path, line: str) -
     told = one_line(closed, *line.split())
 
     assert "give yourself the right to write there and run it again; nothing was changed" in told
+
+
+# What `dvc exp run -S` and `dvc exp apply` make of params.yaml
+
+
+def by_dvc(root: Path, *pairs: str) -> str:
+    """The params.yaml that an experiment leaves, over a committed one, under git and DVC."""
+    from dvc.utils.hydra import apply_overrides
+
+    for line in (["init", "--quiet"], ["add", "params.yaml"], [*IDENTITY, "commit", "--quiet", "--message", "Values"]):
+        subprocess.run(["git", *line], cwd=root, check=True)
+    (root / ".dvc").mkdir()
+    apply_overrides(root / "params.yaml", list(pairs))
+    return (root / "params.yaml").read_text()
+
+
+@pytest.fixture
+def values(tmp_path: Path) -> Path:
+    """A folder with the project's params.yaml alone."""
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("more", [(), ("train.max_iter=50",)], ids=["one experiment", "another on top of it"])
+def test_after_an_experiment_params_yaml_differs_in_the_values_alone(values: Path, more: tuple[str, ...]) -> None:
+    from dvc.utils.hydra import apply_overrides
+
+    before = (values / "params.yaml").read_text()
+    by_dvc(values, "train.learning_rate=0.1")
+    for pair in more:
+        apply_overrides(values / "params.yaml", [pair])
+
+    done = command(values, "mend")
+
+    assert done.stdout.startswith("params.yaml: `dvc exp` had written it in another form"), done.stderr
+    after = (values / "params.yaml").read_text()
+    lines = [line for line in difflib.ndiff(before.splitlines(), after.splitlines()) if line[0] == "+"]
+    assert lines == ["+   learning_rate: 0.1", *("+   max_iter: 50" for _ in more)]
+    assert command(values, "mend").stdout == ""
+
+
+def test_a_params_yaml_that_was_edited_after_the_experiment_is_left_alone(values: Path) -> None:
+    edited = by_dvc(values, "train.learning_rate=0.1") + "# a note of mine\n"
+    (values / "params.yaml").write_text(edited)
+
+    assert command(values, "mend").stdout == ""
+    assert (values / "params.yaml").read_text() == edited
