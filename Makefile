@@ -14,6 +14,9 @@ TREE = export GIT_INDEX_FILE="$(CURDIR)/$(VENV)/.index"; git add --all 2>/dev/nu
 TEXTCONV = f() { python3 -IS mlops_pkg/authoring/textconv.py "$$1" 2>/dev/null || cat "$$1"; }; f
 GIT_SETUP = ! git rev-parse --git-dir >/dev/null 2>&1 || { \
 	git config diff.notebook.textconv '$(TEXTCONV)' && git config diff.notebook.xfuncname '^(\# %%.*)$$'; }
+# The page of `dvc plots`, which needs no network.
+PLOTS_SETUP = ! test -d .dvc || { \
+	python -m mlops_pkg.authoring.plots $(VENV)/plots.html && dvc config --local plots.html_template ../$(VENV)/plots.html; }
 LINT = ruff check --quiet && ruff format --quiet --check nbs tests benchmarks setup.py && mypy mlops_pkg && lint-imports
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE :=
@@ -118,4 +121,5 @@ $(READY): requirements-bootstrap.txt requirements.txt settings.ini setup.py
 	@uv pip install --quiet --python $(VENV)/bin/python --require-hashes -r requirements.txt
 	@uv pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation --editable .
 	@$(GIT_SETUP)
+	@$(PLOTS_SETUP)
 	@touch $@
