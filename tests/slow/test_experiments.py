@@ -56,7 +56,7 @@ def shown(project: Project) -> dict[str, dict[str, str]]:
 def restore(project: Project) -> None:
     """Back to the commit, as a user goes back."""
     project.run("git", "checkout", "--quiet", ".")
-    project.run("dvc", "checkout", "--quiet", "--force")
+    project.run("dvc", "checkout", "--quiet", "--force", "train", "evaluate")
 
 
 def test_one_value_changes_one_line_and_runs_what_depends_on_it(project: Project) -> None:
