@@ -9,6 +9,7 @@ __all__ = ['notebooks', 'stage_notebook', 'read_notebook', 'source', 'parse_cell
 # %% ../../nbs/proof/25_project.ipynb #imports
 import ast
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,9 @@ def parse_cells(
     for cell in read_notebook(path)["cells"]:
         if cell["cell_type"] != "code" or source(cell).startswith("%%"):
             continue
-        text = "\n".join("" if line.startswith(("%", "!")) else line for line in source(cell).splitlines())
+        text = source(cell)
+        if not re.match(r"\s*#\s*\|\s*export", text):  # a magic has no place in a module
+            text = "\n".join("" if line.startswith(("%", "!")) else line for line in text.splitlines())
         try:
             yield ast.parse(text)
         except (SyntaxError, ValueError) as error:
