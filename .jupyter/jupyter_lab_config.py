@@ -64,8 +64,7 @@ c.ServerApp.kernel_spec_manager_class = OneKernel
 c.ServerApp.root_dir = str(ROOT)
 c.FileContentsManager.preferred_dir = "nbs"
 c.LanguageServerManager.autodetect = False  # it runs npm, which writes to the home folder
-c.LabApp.news_url = None
-c.LabApp.check_for_updates_class = "jupyterlab.NeverCheckForUpdate"
+c.LabApp.app_settings_dir = str(ROOT / ".jupyter")  # overrides.json: nothing is fetched, nobody is asked about news
 
 # JupyterLab takes the next free port where its own is in use; a port that was asked for is taken or refused.
 if port := os.environ.get("PORT"):
