@@ -157,14 +157,17 @@ def _edits(text: str, base: str, notebook: str) -> dict[str, str]:
     return edits
 
 
+_DIRECTIVES = re.compile(r"(?:[ \t]*(?:#[ \t]*\|[^\n]*)?\n)*")  # the lines `#| ...` that a cell begins with
+
+
 def _edited(notebook: dict[str, Any], edits: dict[str, str], package: Sequence[str]) -> dict[str, Any]:
     """A copy of the notebook whose edited cells have their directives and the new code below them."""
     edited = copy.deepcopy(notebook)
     for cell in edited["cells"]:
         if cell.get("id") in edits:
-            directives = re.match(r"(?:[ \t]*(?:#[ \t]*\|[^\n]*)?\n)*", source(cell))
-            text = (directives[0] if directives else "") + absolute(edits[cell["id"]], package)
-            cell["source"] = text.splitlines(keepends=True)
+            text, code = source(cell), absolute(edits[cell["id"]], package)
+            above, kept = (found.end() if (found := _DIRECTIVES.match(part)) else 0 for part in (text, code))
+            cell["source"] = (text[:above] + code[kept:]).splitlines(keepends=True)
     return edited
 
 
