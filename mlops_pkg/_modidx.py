@@ -339,6 +339,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'mlops_pkg.core.params.Train': ('core/params.html#train', 'mlops_pkg/core/params.py'),
                                        'mlops_pkg.core.params.Undeclared': ('core/params.html#undeclared', 'mlops_pkg/core/params.py'),
                                        'mlops_pkg.core.params.UserError': ('core/params.html#usererror', 'mlops_pkg/core/params.py'),
+                                       'mlops_pkg.core.params.UserError._render_traceback_': ( 'core/params.html#usererror._render_traceback_',
+                                                                                               'mlops_pkg/core/params.py'),
                                        'mlops_pkg.core.params._Loader': ('core/params.html#_loader', 'mlops_pkg/core/params.py'),
                                        'mlops_pkg.core.params._Loader.construct_mapping': ( 'core/params.html#_loader.construct_mapping',
                                                                                             'mlops_pkg/core/params.py'),

@@ -33,6 +33,10 @@ from pydantic_core import PydanticCustomError
 class UserError(Exception):
     """A mistake that the user can mend: shown as its message alone, without a traceback."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows under the cell: the message alone; IPython asks for this."""
+        return str(self).splitlines()
+
 
 _SECRET = re.compile(r"(://[^:/?#\s]*:)\S*@|((?:password|passwd|pwd|secret|token)=)[^&\s\"']+", re.IGNORECASE)
 
