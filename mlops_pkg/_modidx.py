@@ -453,6 +453,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'mlops_pkg/core/workspace.py'),
                                           'mlops_pkg.core.workspace.Workspace.reports': ( 'core/workspace.html#workspace.reports',
                                                                                           'mlops_pkg/core/workspace.py'),
+                                          'mlops_pkg.core.workspace._check_kernel': ( 'core/workspace.html#_check_kernel',
+                                                                                      'mlops_pkg/core/workspace.py'),
                                           'mlops_pkg.core.workspace._damaged': ( 'core/workspace.html#_damaged',
                                                                                  'mlops_pkg/core/workspace.py'),
                                           'mlops_pkg.core.workspace.alone': ('core/workspace.html#alone', 'mlops_pkg/core/workspace.py'),

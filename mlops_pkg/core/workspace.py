@@ -13,6 +13,7 @@ import io
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -151,8 +152,17 @@ def project_root(
     here = (start or Path.cwd()).resolve()
     for folder in (here, *here.parents):
         if (folder / "params.yaml").is_file():
+            if start is None:
+                _check_kernel(folder)
             return folder
     raise UserError(f"params.yaml: not found in {here} or above it; run this inside the project")
+
+
+def _check_kernel(root: Path) -> None:
+    """Raise `UserError` in a notebook whose kernel has the package of another project than the one it stands in."""
+    ours, loaded = root / "mlops_pkg", Path(str(sys.modules[UserError.__module__.partition(".")[0]].__file__)).parent
+    if "ipykernel" in sys.modules and (ours / "core" / "workspace.py").is_file() and not ours.samefile(loaded):
+        raise UserError(f"mlops_pkg: this kernel has it from {loaded}; choose the kernel of .venv in {root}")
 
 # %% ../../nbs/core/01_workspace.ipynb #workspace-2
 @dataclass(frozen=True)
