@@ -104,4 +104,5 @@ def test_each_link_of_the_report_opens_a_page_without_complaint(browser: webdriv
         assert link.startswith(page.parent.as_uri()), f"{link} leads out of the report"
         browser.get(link)
         assert browser.find_elements("css selector", "h1"), link
+        assert not browser.find_elements("css selector", "#main-frame-error"), f"{link} leads nowhere"
         assert complaints(browser) == [], link
