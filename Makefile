@@ -72,9 +72,11 @@ export: $(READY)  ## write mlops_pkg/ anew from the notebooks, and clean the not
 	@# a notebook of an old format has no ids of cells; an export would name its cells anew
 	@unread=$$(grep -rLE --include='*.ipynb' --exclude-dir='.*' '"nbformat_minor": *([5-9]|[1-9][0-9])' nbs || true); \
 	test -z "$$unread" || { python -m mlops_pkg sync | grep '^package.*\.ipynb: ' >&2; exit 1; }
-	@# a package that is too broken to export itself is written by nbdev's own commands
-	@if python -c 'import mlops_pkg.authoring.saving' 2>/dev/null; then \
-		python -m mlops_pkg.authoring.saving; else nbdev_export && nbdev_clean; fi
+	@# a package that cannot even export itself is written by nbdev's own commands; what stood there is kept
+	@if python -c 'import mlops_pkg.authoring.saving' 2>/dev/null; then python -m mlops_pkg.authoring.saving; else \
+		rm -rf $(VENV)/former && cp -R mlops_pkg $(VENV)/former; \
+		nbdev_export && nbdev_clean; \
+		echo "mlops_pkg could not be imported, so all of it was exported anew; what stood there is in $(VENV)/former"; fi
 
 outputs: $(DATA)  ## run all notebooks in place and store what they show, e.g. after a change of the data
 	@python -m mlops_pkg outputs
