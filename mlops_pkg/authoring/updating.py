@@ -145,6 +145,23 @@ def plan_update(
     assert made is not None
     return Update(name, tuple(edits), clean_content(root, edited), made)
 
+# %% ../../nbs/authoring/61_updating.ipynb #prove
+def _prove(
+    made: Module | None,  # what the new notebook exports
+    edits: dict[str, str],
+    now: dict[str, str],  # the blocks that the notebook gave before
+    text: str,  # the edited module
+    package: Sequence[str],
+) -> None:
+    """Raise `UserError` where the export of the new notebook is not what the module says."""
+    blocks = split_module(made.content.decode())[1] if made else {}
+    for name, code in {**now, **edits}.items():
+        if name != AUTO and absolute(blocks.get(name, ""), package) != absolute(code, package):
+            raise UserError(f"cell {name}: an export would not give the same code")
+    stands, former = split_module(text)[1].get(AUTO), now.get(AUTO)
+    if stands not in (former, blocks.get(AUTO)):
+        raise UserError("`__all__` was edited; an export makes it from the cells")
+
 # %% ../../nbs/authoring/61_updating.ipynb #parts-of-the-plan
 def _edits(text: str, base: str, notebook: str) -> dict[str, str]:
     """The code of each edited cell; `UserError` for an edit that has no place in the notebook."""
@@ -169,23 +186,6 @@ def _edited(notebook: dict[str, Any], edits: dict[str, str], package: Sequence[s
             above, kept = (found.end() if (found := _DIRECTIVES.match(part)) else 0 for part in (text, code))
             cell["source"] = (text[:above] + code[kept:]).splitlines(keepends=True)
     return edited
-
-
-def _prove(
-    made: Module | None,  # what the new notebook exports
-    edits: dict[str, str],
-    now: dict[str, str],  # the blocks that the notebook gave before
-    text: str,  # the edited module
-    package: Sequence[str],
-) -> None:
-    """Raise `UserError` where the export of the new notebook is not what the module says."""
-    blocks = split_module(made.content.decode())[1] if made else {}
-    for name, code in {**now, **edits}.items():
-        if name != AUTO and absolute(blocks.get(name, ""), package) != absolute(code, package):
-            raise UserError(f"cell {name}: an export would not give the same code")
-    stands, former = split_module(text)[1].get(AUTO), now.get(AUTO)
-    if stands not in (former, blocks.get(AUTO)):
-        raise UserError("`__all__` was edited; an export makes it from the cells")
 
 # %% ../../nbs/authoring/61_updating.ipynb #find-notebooks
 def exporters(

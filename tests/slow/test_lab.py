@@ -84,7 +84,7 @@ class Lab:
 
     def open(self, browser: webdriver.Chrome, name: str) -> None:
         """Open a notebook and wait for its kernel."""
-        browser.get(f"{self.server['url']}lab/tree/{name}?token={self.server['token']}")
+        browser.get(f"{self.server['url']}lab/tree/{name}?reset&token={self.server['token']}")
         wait_for(lambda: idle(browser), f"{name} opens with a kernel that is idle")
 
     def end(self) -> None:
