@@ -144,6 +144,89 @@ def test_a_mistake_is_one_line(tmp_path: Path, overrides: dict[str, Any], line: 
     assert message_of(write(tmp_path / "params.yaml", overrides)) == line
 
 
+SHARES = {"train": 0.6, "validation": 0.1, "test": 0.2, "live": 0.1}
+
+
+def write_data(path: Path, **changed: Any) -> Path:
+    """The project's own params.yaml with keys of `data` put in the place of those that are there."""
+    values = read_yaml(ROOT / "params.yaml")
+    values["data"] |= changed
+    values["evaluate"]["slices"] = []
+    path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def test_a_random_split_has_no_key_but_what_keeps_rows_together(tmp_path: Path) -> None:
+    alone, together = (
+        load_params(write_data(tmp_path / "params.yaml", split={"shares": SHARES, "seed": 3, **more})).data
+        for more in ({}, {"together": "tailnum"})
+    )
+
+    assert (alone.keys, together.keys) == (["line"], ["line", "tailnum"])
+    assert alone.split.how == "at random, seed 3"
+    assert together.split.how == "at random, seed 3, rows of one tailnum together"
+
+
+def test_shares_are_whole_within_rounding(tmp_path: Path) -> None:
+    thirds = {"train": 0.7, "validation": 0.1, "test": 0.1, "live": 0.1}  # not 1 in binary
+    path = write_data(tmp_path / "params.yaml", split={"shares": thirds, "seed": 0})
+
+    assert load_params(path).data.split.how == "at random, seed 0"
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        (
+            {"split": {"shares": {**SHARES, "train": 0.7}, "seed": 0}},
+            "data.split.shares.train, validation, test and live sum to 1.1; they must sum to 1",
+        ),
+        (
+            {"split": {"shares": {**SHARES, "live": 0}, "seed": 0}},
+            "data.split.shares.live = 0: input should be greater than 0",
+        ),
+        (
+            {"split": {"shares": {**SHARES, "live": "10%"}, "seed": 0}},
+            'data.split.shares.live = "10%": input should be a valid number',
+        ),
+        (
+            {"split": {"shares": {**SHARES, "liv": 0.1}, "seed": 0}},
+            "data.split.shares.liv: unknown key; did you mean 'live'?",
+        ),
+        ({"split": {"shares": SHARES}}, "data.split.seed: missing; add it"),
+        ({"split": {"shares": SHARES, "sed": 0}}, "data.split.sed: unknown key; did you mean 'seed'?"),
+        ({"split": {"shares": SHARES, "seed": -1}}, "data.split.seed = -1: input should be greater than or equal to 0"),
+        (
+            {"split": {"shares": SHARES, "seed": 0, "by": "month"}},
+            "data.split.by and shares are two ways to split: remove one",
+        ),
+        ({"split": 5}, "data.split = 5: input should be a valid dictionary or instance of Split"),
+        (
+            {"split": {"shares": SHARES, "seed": 0, "together": "dest"}},
+            "data.columns.dest: this is the target or the split key, not a column of the model",
+        ),
+        (
+            {"target": {"name": "x", "positive": "a", "positive_above": 3.0}},
+            "data.target.positive is for a text, positive_above for a number: remove one",
+        ),
+        (
+            {"target": {"name": "x", "unit": "g", "positive_above": 3.0}},
+            "data.target.unit belongs to a number that is predicted: remove it",
+        ),
+    ],
+)
+def test_a_mistake_in_a_split_or_a_target_is_one_line(tmp_path: Path, changed: dict[str, Any], line: str) -> None:
+    assert message_of(write_data(tmp_path / "params.yaml", **changed)) == f"params.yaml: {line}"
+
+
+def test_a_regression_of_what_was_cut_in_two_is_an_error(tmp_path: Path) -> None:
+    message = message_of(write(tmp_path / "params.yaml", {"task": "regression"}))
+
+    assert message == (
+        "params.yaml: data.target.positive_above: a regression predicts the number itself: remove it, or set task"
+    )
+
+
 def test_a_mapping_where_a_value_belongs_is_named_by_its_key(tmp_path: Path) -> None:
     path = write(tmp_path / "params.yaml", {"train": {"max_iter": {"least": 5}}})
 

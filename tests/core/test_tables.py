@@ -6,8 +6,20 @@ from pathlib import Path
 import pandera.pandas as pa
 import pytest
 
-from mlops_pkg.core.params import UserError
-from mlops_pkg.core.tables import NUMBER, TEXT, TIME, check_table, contract, read_raw
+from mlops_pkg.core.params import Data, UserError
+from mlops_pkg.core.tables import (
+    NUMBER,
+    TEXT,
+    TIME,
+    Tables,
+    check_table,
+    check_tables,
+    contract,
+    described,
+    points_at,
+    read_raw,
+    text,
+)
 
 COLUMNS = ["id", "miles", "at"]
 ROWS = ["a,10,2013-01-01T05:00:00Z", "b,20.5,2013-01-01T06:00:00Z", "c,NA,2013-01-01T07:00:00Z", "d,40,NA"]
@@ -111,3 +123,75 @@ def test_columns_that_are_not_named_are_not_read(tmp_path: Path) -> None:
     path = table(tmp_path, "a,1,NA,secret", header="id,miles,at,later")
 
     assert read_raw(path, COLUMNS).column_names == COLUMNS
+
+
+def test_a_column_of_another_kind_than_the_contract_says_is_named(tmp_path: Path) -> None:
+    rows = ["a,Adelie,NA", "b,Gentoo,NA", "c,NA,NA"]
+
+    with pytest.raises(UserError) as caught:
+        check_table("toy", table(tmp_path, *rows), schema(), 0.01)
+
+    assert str(caught.value).endswith(
+        "the first: line 2: miles 'Adelie' is not a number; so is every value of miles: look at its kind in "
+        "params.yaml and at its contract"
+    )
+
+
+def test_a_column_without_a_value_that_must_have_one_is_named(tmp_path: Path) -> None:
+    strict = contract({"id": pa.Column(TEXT), "miles": pa.Column(NUMBER)}, key=["id"])
+
+    with pytest.raises(UserError) as caught:
+        check_table("toy", table(tmp_path, "a,NA,NA", "b,NA,NA"), strict, 0.01)
+
+    assert "line 2: miles '' is missing; so is every value of miles: look at its kind" in str(caught.value)
+
+
+def test_one_bad_value_among_good_ones_says_nothing_of_the_column(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        check_table("toy", table(tmp_path, *ROWS, "e,far,NA"), schema(), 0)
+
+    assert str(caught.value).endswith("the first: line 6: miles 'far' is not a number")
+
+
+def test_a_table_without_a_key_keeps_equal_rows(tmp_path: Path) -> None:
+    keyless = contract({"miles": pa.Column(NUMBER, nullable=True)}, key=[])
+
+    kept, rejects, _ = check_table("toy", table(tmp_path, *ROWS, *ROWS), keyless, 0)
+
+    assert len(kept) == 2 * len(ROWS)
+    assert rejects.empty
+
+
+def test_the_contract_of_a_column_is_what_params_say() -> None:
+    columns = {"mass": {"kind": "number", "minimum": 1, "maximum": 9, "nullable": False}, "at": {"kind": "datetime"}}
+    split = {"shares": {"train": 0.6, "validation": 0.1, "test": 0.2, "live": 0.1}, "seed": 0}
+    said = {"source": "toy", "target": {"name": "y"}, "split": split, "known_later": [], "columns": columns}
+    data = Data.model_validate(said)
+
+    mass, at, other = (described(data, name) for name in ("mass", "at", "other"))
+
+    assert [check.error for check in mass.checks] == ["is below 1", "is above 9"]
+    assert (mass.nullable, at.nullable, other.nullable) == (False, True, True)
+    assert str(at.dtype).startswith("datetime64")
+    assert (str(other.dtype), other.checks) == (NUMBER, [])
+
+
+def test_the_tables_that_were_checked_are_part_of_the_contract_of_the_next(tmp_path: Path) -> None:
+    (tmp_path / "towns.csv").write_text("town\nUlm\nUlm\nBonn\n")
+    (tmp_path / "trips.csv").write_text("to\nUlm\nRom\nBonn\n")
+
+    def contract_of(name: str, tables: Tables) -> pa.DataFrameSchema:
+        if name == "towns":
+            return contract({"town": text()}, key=["town"])
+        return contract({"to": points_at(set(tables["towns"]["town"]), "towns")}, key=[])
+
+    tables, rejects, counts = check_tables(
+        tmp_path, {"towns": "towns.csv", "trips": "trips.csv"}, contract_of, max_reject_share=0.5
+    )
+
+    assert tables["trips"]["to"].tolist() == ["Ulm", "Bonn"]
+    assert rejects[["table", "line", "reason"]].to_numpy().tolist() == [
+        ["towns", 3, "another row has the same town"],
+        ["trips", 3, "is not in the table of towns"],
+    ]
+    assert counts["trips"] == {"read": 3, "rejected": 1, "kept": 2}

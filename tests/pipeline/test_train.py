@@ -24,9 +24,9 @@ ROOT = Path(__file__).parents[2]
 
 def load(**overrides: Any) -> Params:
     """The project's own params.yaml with few trees, for few rows."""
-    few: dict[str, Any] = {"train": {"max_iter": 5, "min_samples_leaf": 10}}
+    few = {"train": {"max_iter": 5, "min_samples_leaf": 10}}
     if overrides.get("task") == "regression":
-        few["data"] = {"target": {"positive_above": None}}
+        overrides = {"data": {"target": {"positive_above": None}}, **overrides}
     return load_params(ROOT / "params.yaml", merge(few, overrides))
 
 
@@ -47,6 +47,49 @@ def read_features(root: Path, split: str) -> tuple[pd.DataFrame, "pd.Series[Any]
     """Features and target of a split."""
     data = load_params(root / "params.yaml").data
     return train.features_and_target(read_table(root / "artifacts" / "features" / f"{split}.parquet"), data)
+
+
+# The target
+
+
+@pytest.mark.parametrize(
+    ("target", "y", "line"),
+    [
+        (
+            {"positive_above": 15},
+            [0, 0],
+            "data.target.positive_above = 15.0: a classification needs test rows with y = 0 and with y = 1; found: 0",
+        ),
+        (
+            {"positive_above": None},
+            [0.5, 1, 2, 3, 4, 5],
+            "data.target.positive_above = None: a classification needs test rows with y = 0 and with y = 1; "
+            "found: 0.5, 1, 2, 3, 4, ...",
+        ),
+        (
+            {"positive_above": None, "positive": "male"},
+            [1, 1],
+            "data.target.positive = male: a classification needs test rows with y = 0 and with y = 1; found: 1",
+        ),
+    ],
+)
+def test_a_target_of_another_kind_than_the_task_is_one_line(target: dict[str, Any], y: list[float], line: str) -> None:
+    with pytest.raises(UserError) as caught:
+        train.check_target(pd.Series(y, name="y"), load(data={"target": target}), "test")
+
+    assert str(caught.value) == f"params.yaml: {line}"
+
+
+def test_a_regression_of_one_value_is_one_line() -> None:
+    params = load(task="regression")
+    train.check_target(pd.Series([1.0, 2.0], name="mass"), params)
+
+    with pytest.raises(UserError) as caught:
+        train.check_target(pd.Series([5.5, 5.5], name="mass"), params)
+
+    assert (
+        str(caught.value) == "params.yaml: data.target: mass is 5.5 in all training rows; there is nothing to predict"
+    )
 
 
 # Small
