@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, flights
 
+pytestmark = flights
 METRICS = json.loads((ROOT / "artifacts" / "evaluate" / "comparison.json").read_text())
 
 # Gradient boosting with fixed, untuned settings reached this before the project began.

@@ -11,7 +11,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from mlops_pkg.core.params import Params, UserError, load_params, merge, nearest, read_yaml
+from tests.conftest import flights
 
+pytestmark = flights
 ROOT = Path(__file__).parents[2]
 
 

@@ -15,7 +15,9 @@ from mlops_pkg.core.workspace import Workspace, digest, read_json, read_table, w
 from mlops_pkg.pipeline import evaluate
 from mlops_pkg.pipeline.train import predict
 from mlops_pkg.portable.persistence import load_model
+from tests.conftest import flights
 
+pytestmark = flights
 ROOT = Path(__file__).parents[2]
 Weights = np.ndarray[Any, np.dtype[np.float64]]
 

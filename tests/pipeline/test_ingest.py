@@ -12,7 +12,9 @@ import pytest
 from mlops_pkg.core.params import SPLITS, UserError, load_params
 from mlops_pkg.core.workspace import Workspace, digest, read_json, read_table
 from mlops_pkg.pipeline import ingest
+from tests.conftest import flights
 
+pytestmark = flights
 LEAKS = ("dep_time", "dep_delay", "arr_time", "air_time")
 Cells = list[list[str]]
 

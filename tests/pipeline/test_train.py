@@ -18,7 +18,9 @@ from mlops_pkg.core.stage import STAGES, run_stage
 from mlops_pkg.core.workspace import Workspace, digest, read_json, read_table, write_table
 from mlops_pkg.pipeline import train
 from mlops_pkg.portable.persistence import dump_model, load_model
+from tests.conftest import flights
 
+pytestmark = flights
 ROOT = Path(__file__).parents[2]
 
 
