@@ -6,7 +6,7 @@ from pathlib import Path
 import pandera.pandas as pa
 import pytest
 
-from mlops_pkg.core.params import Data, UserError
+from mlops_pkg.core.params import Data, UserError, read_yaml
 from mlops_pkg.core.tables import (
     NUMBER,
     TEXT,
@@ -20,6 +20,7 @@ from mlops_pkg.core.tables import (
     read_raw,
     text,
 )
+from tests.conftest import ROOT
 
 COLUMNS = ["id", "miles", "at"]
 ROWS = ["a,10,2013-01-01T05:00:00Z", "b,20.5,2013-01-01T06:00:00Z", "c,NA,2013-01-01T07:00:00Z", "d,40,NA"]
@@ -165,8 +166,8 @@ def test_a_table_without_a_key_keeps_equal_rows(tmp_path: Path) -> None:
 def test_the_contract_of_a_column_is_what_params_say() -> None:
     columns = {"mass": {"kind": "number", "minimum": 1, "maximum": 9, "nullable": False}, "at": {"kind": "datetime"}}
     split = {"shares": {"train": 0.6, "validation": 0.1, "test": 0.2, "live": 0.1}, "seed": 0}
-    said = {"source": "toy", "target": {"name": "y"}, "split": split, "known_later": [], "columns": columns}
-    data = Data.model_validate(said)
+    said = {"target": {"name": "y"}, "split": split, "known_later": [], "columns": columns}
+    data = Data.model_validate(read_yaml(ROOT / "params.yaml")["data"] | said)
 
     mass, at, other = (described(data, name) for name in ("mass", "at", "other"))
 
