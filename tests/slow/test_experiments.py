@@ -6,6 +6,7 @@ import shutil
 import time
 
 import pytest
+import yaml
 
 from tests.conftest import QUICK, ROOT
 from tests.slow.conftest import Project, make_project
@@ -19,7 +20,7 @@ METRICS = "artifacts/evaluate/metrics.json"
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project that is built as far as an experiment goes, and committed, as `make run` leaves it.
+    """A project whose pipeline ends where an experiment does, built and committed, as `make run` leaves it.
 
     Its module tells where it is run from: an experiment in a folder of its own must run the code of that folder.
     """
@@ -35,7 +36,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     for name, value in (value for values in QUICK.values() for value in values.items()):
         text = re.sub(rf"(?m)^(  {name}): .*", rf"\1: {value}", text)
     (project.root / "params.yaml").write_text(text)
-    project.repro("evaluate")
+    pipeline = yaml.safe_load((project.root / "dvc.yaml").read_text())["stages"]
+    short = {name: pipeline[name] for name in ("ingest", "features", "train", "evaluate", "notebook-train")}
+    (project.root / "dvc.yaml").write_text(yaml.safe_dump({"stages": short}))
+    project.repro()
     commit(project)
     return project
 
@@ -56,7 +60,7 @@ def shown(project: Project) -> dict[str, dict[str, str]]:
 def restore(project: Project) -> None:
     """Back to the commit, as a user goes back."""
     project.run("git", "checkout", "--quiet", ".")
-    project.run("dvc", "checkout", "--quiet", "--force", "train", "evaluate")
+    project.run("dvc", "checkout", "--quiet", "--force")
 
 
 def test_one_value_changes_one_line_and_runs_what_depends_on_it(project: Project) -> None:
@@ -123,9 +127,10 @@ def test_removed_experiments_leave_nothing_in_git(project: Project) -> None:
     project.run("dvc", "exp", "remove", "--all-commits")
     project.run("git", "branch", "--quiet", "--delete", "--force", "faster")
 
-    assert "refs/exps" not in "".join(
-        line for line in project.run("git", "for-each-ref").stdout.splitlines() if "/exps/exec/" not in line
-    )
+    left = [line.split()[-1] for line in project.run("git", "for-each-ref").stdout.splitlines()]
+    assert [name for name in left if not name.startswith(("refs/exps/exec/", "refs/exps/apply/"))] == [
+        "refs/heads/main"
+    ]
     assert shown(project).keys() == {"workspace", "main"}
     assert project.run("git", "status", "--porcelain").stdout == ""
-    assert project.repro("evaluate") == set()
+    assert project.repro() <= {"notebook-train"}, "more than the walk with another value is stale"
