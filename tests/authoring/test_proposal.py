@@ -1,0 +1,397 @@
+"""From one table to a valid params.yaml and an ingest notebook: each conclusion is right, each refusal one line."""
+
+import gzip
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from mlops_pkg.authoring.profile import form_of, profile, time_form
+from mlops_pkg.authoring.proposal import Proposal, bounds_of, params_text, propose, tells_the_target
+from mlops_pkg.authoring.single_table import ingest_notebook, write_proposal
+from mlops_pkg.core.params import Params, UserError, load_params
+from mlops_pkg.core.stage import STAGES
+from tests.conftest import IDENTITY, ROOT, lay_out
+
+REAL = ("airlines", "airports", "flights", "planes", "weather", "diabetes", "wine", "breast_cancer", "penguins")
+TARGETS = {"airports": "alt", "flights": "arr_delay", "planes": "seats", "weather": "temp", "penguins": "body_mass_g"}
+
+
+def silent(_: str) -> None:
+    """Nobody is told."""
+
+
+def real_table(name: str, folder: Path) -> tuple[Path, str]:
+    """A real table in a folder, and what is to be predicted."""
+    if name in ("diabetes", "wine", "breast_cancer"):
+        datasets = pytest.importorskip("sklearn.datasets")
+        frame = getattr(datasets, f"load_{name}")(as_frame=True).frame
+        frame.columns = [column.replace(" ", "_").replace("/", "_") for column in frame.columns]
+        frame.to_csv(folder / f"{name}.csv", index=False)
+        return folder / f"{name}.csv", "target"
+    places = [
+        ROOT / "data" / f"{name}.csv",
+        ROOT / "data" / f"{name}.csv.zip",
+        ROOT / "docs/another-data-set/penguins.csv",
+    ]
+    found = next((place for place in places if place.exists() and place.name.startswith(name)), None)
+    if found is None:
+        pytest.skip(f"{name} is not here")
+    return found, TARGETS.get(name, "name")
+
+
+def said_by(work: Callable[[], object]) -> str:
+    """The one line that the user is told."""
+    with pytest.raises(UserError) as caught:
+        work()
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1, message
+    return message
+
+
+def write(folder: Path, text: str | bytes, name: str = "t.csv") -> Path:
+    """A file of this content."""
+    (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    return folder / name
+
+
+def proposed(path: Path, target: str) -> tuple[Proposal, Params]:
+    """The proposal, and its params.yaml as the stages would read it."""
+    proposal = propose(path, target, path.parent)
+    (path.parent / "params.yaml").write_text(params_text(proposal))
+    return proposal, load_params(path.parent / "params.yaml")
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_what_is_proposed_for_a_real_table_is_valid_and_accounts_for_each_column(name: str, tmp_path: Path) -> None:
+    path, target = real_table(name, tmp_path)
+    if name == "airlines":  # two columns that name sixteen companies
+        assert "cannot be predicted: it is a text, with 16 values in 16 rows" in said_by(
+            lambda: propose(path, target, tmp_path)
+        )
+        return
+
+    proposal = propose(path, target, tmp_path)
+
+    text = params_text(proposal)
+    params = Params.model_validate(yaml.safe_load(text))
+    assert params.task == ("classification" if name == "breast_cancer" else "regression")
+    for column in proposal.found.columns:
+        said = column in params.data.columns or column in params.data.known_later or f"# {column}: left out, " in text
+        assert said + (column in (target, proposal.split_by)) == 1, column
+    notebook = json.loads(ingest_notebook(proposal))
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            compile("".join(cell["source"]), cell["id"], "exec")
+
+
+def test_the_flights_are_understood(tmp_path: Path) -> None:
+    path, target = real_table("flights", tmp_path)
+
+    proposal = propose(path, target, tmp_path)
+
+    roles = {name: one.role for name, one in proposal.given.items()}
+    assert roles["year"] == "left out"
+    assert "constant" in proposal.given["year"].why
+    assert proposal.split_by == "time_hour_month"
+    params = Params.model_validate(yaml.safe_load(params_text(proposal)))
+    periods = [
+        period for name in ("train", "validation", "test", "live") for period in getattr(params.data.split, name)
+    ]
+    assert periods == sorted(periods)
+    assert set(range(201301, 201313)) <= set(periods)
+    assert params.data.columns["carrier"].kind == "category"
+    assert params.data.columns["time_hour"].kind == "datetime"
+
+
+TABLE = """id,age,city,note,none,same,twin,sold,later,when
+{}
+"""
+
+
+def toy(rows: int = 300) -> str:
+    """A table in which every kind of conclusion has its column."""
+    lines = [
+        f"{n},{n * 37 % 83 + n % 2 / 2},{['Bath', 'Rye', ''][n * 7 % 3]},the house number {n} has a garden and a view,,x,"
+        f"{n * 37 % 83 + n % 2 / 2},{['yes', 'no'][n * 13 % 5 > 1]},{n % 3 + 10 * (n * 13 % 5 > 1)},"
+        f"{n % 28 + 1:02}/{n * 11 % 12 + 1:02}/2013"
+        for n in range(1, rows + 1)
+    ]
+    return TABLE.format("\n".join(lines))
+
+
+def test_each_conclusion_is_drawn_and_says_why(tmp_path: Path) -> None:
+    proposal, params = proposed(write(tmp_path, toy()), "sold")
+
+    why = {name: one.why for name, one in proposal.given.items()}
+    assert why["id"].startswith("an identifier: 300 values in 300 rows")
+    assert why["note"].startswith("free text, ") or why["note"].startswith("an identifier")
+    assert why["none"] == "all values are missing"
+    assert why["same"] == "constant: always x"
+    assert why["twin"] == "a copy of age"
+    assert why["later"].startswith("alone it ranks the target with an AUC of 1.000")
+    assert params.data.known_later == ("later",)
+    assert list(params.data.columns) == ["age", "city", "when"]
+    assert (params.task, params.data.target.positive) == ("classification", "yes")
+    assert (params.data.columns["age"].nullable, params.data.columns["city"].nullable) == (False, True)
+    assert params.data.split.key == "when_month"
+    steps = [step.use for step in params.features.steps]
+    assert steps == ["DatetimeFeatures", "CategoricalImputer", "OneHotEncoder", "DropConstantFeatures"]
+    assert proposal.key == "id"
+    assert proposal.found.form.times == {"when": "%d/%m/%Y"}
+
+
+def test_a_number_of_two_values_is_a_classification(tmp_path: Path) -> None:
+    path = write(tmp_path, "a,b\n" + "".join(f"{n % 17},{n % 3 % 2}\n" for n in range(100)))
+
+    _, params = proposed(path, "b")
+
+    assert (params.task, params.data.target.positive_above) == ("classification", 0.5)
+    assert list(params.data.split.shares) if hasattr(params.data.split, "shares") else True
+
+
+def test_rows_of_one_customer_stay_together(tmp_path: Path) -> None:
+    lines = "".join(f"{n * 7 % 50 + 1000},{n * 11 % 23},{n * 13 % 29}\n" for n in range(400))
+
+    proposal, params = proposed(write(tmp_path, f"customer_id,spent,age\n{lines}"), "spent")
+
+    assert params.data.split.key == "customer_id"
+    assert "customer_id" not in params.data.columns
+    assert '"customer_id": text()' in "".join(
+        line for cell in json.loads(ingest_notebook(proposal))["cells"] for line in cell["source"]
+    )
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1"])
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_separators_and_encodings_are_recognised(separator: str, encoding: str, tmp_path: Path) -> None:
+    rows = [("town", "price"), ("Zürich", "1.5"), ("Rye, or not" if separator != "," else "Rye", "2")]
+    path = write(tmp_path, "\n".join(separator.join(row) for row in rows).encode(encoding))
+
+    found = profile(path, silent)
+
+    assert (found.form.separator, found.form.encoding) == (separator, "latin-1" if encoding == "latin-1" else "utf-8")
+    assert set(found.columns) == {"town", "price"}
+    assert found.head["town"][0] == "Zürich"
+    assert found.columns["price"].high == 2
+
+
+def test_a_byte_that_is_no_utf8_far_into_the_file_is_found(tmp_path: Path) -> None:
+    path = write(tmp_path, b"town,price\n" + b"Rye,2\n" * 400_000 + "Zürich,3\n".encode("latin-1"))
+
+    found = profile(path, silent)
+
+    assert (found.form.encoding, found.rows, found.columns["price"].high) == ("latin-1", 400_001, 3)
+
+
+def test_compressed_and_parquet_files_are_the_same_table(tmp_path: Path) -> None:
+    path = write(tmp_path, "town,price,day\nBath,1.5,2013-01-02\nRye,,2013-02-03\n")
+    with gzip.open(tmp_path / "t.csv.gz", "wb") as file:
+        file.write(path.read_bytes())
+    pd.read_csv(path, parse_dates=["day"]).to_parquet(tmp_path / "t.parquet")
+
+    tables = [profile(tmp_path / name, silent).columns for name in ("t.csv", "t.csv.gz", "t.parquet")]
+
+    for columns in tables:
+        told = {name: (seen.kind, seen.missing, seen.distinct, str(seen.low)) for name, seen in columns.items()}
+        assert told == {
+            "town": ("text", 0, 2, "None"),
+            "price": ("number", 1, 1, "1.5"),
+            "day": ("datetime", 0, 2, "2013-01-02 00:00:00"),
+        }
+
+
+@pytest.mark.parametrize(
+    ("words", "form"),
+    [
+        (["2013-01-02"], "%Y-%m-%d"),
+        (["2013-01-02T03:04:05Z"], "%Y-%m-%dT%H:%M:%SZ"),
+        (["2013-01-02 03:04"], "%Y-%m-%d %H:%M"),
+        (["31.12.2013"], "%d.%m.%Y"),
+        (["01/02/2013", "12/31/2013"], "%m/%d/%Y"),
+        (["2013-01-02 03:04:05+01:00"], "%Y-%m-%d %H:%M:%S%z"),
+        (["2013-13-45"], ""),
+        (["1.5.2"], ""),
+        (["2013"], ""),
+        ([], ""),
+    ],
+)
+def test_times_in_text_are_recognised(words: list[str], form: str) -> None:
+    assert time_form(words) == form
+
+
+def test_words_for_what_is_missing_and_a_decimal_comma_are_recognised(tmp_path: Path) -> None:
+    path = write(tmp_path, "a;b\n1,5;x\n?;y\nn/a;?\n2,25;x\n" * 20)
+
+    found = profile(path, silent)
+
+    assert found.form.decimal == ","
+    assert set(found.form.missing) == {"NA", "", "?", "n/a"}
+    assert {name: (seen.kind, seen.missing) for name, seen in found.columns.items()} == {
+        "a": ("number", 40),
+        "b": ("text", 20),
+    }
+
+
+def test_bounds_have_room_and_keep_their_sign(tmp_path: Path) -> None:
+    columns = profile(write(tmp_path, "a,b,c\n0,-5,7\n40,10,7\n"), silent).columns
+
+    assert {name: bounds_of(seen) for name, seen in columns.items()} == {"a": (0, 60), "b": (-13, 18), "c": (3, 11)}
+
+
+def test_what_knows_the_target_is_seen_and_noise_is_not() -> None:
+    y = pd.Series([n * 7919 % 101 for n in range(500)], dtype="float64")
+    two = (y > 50).astype("float64")
+    noise = pd.Series([n * 104_729 % 97 for n in range(500)], dtype="float64")
+
+    assert tells_the_target(y**3, y, "regression")
+    assert tells_the_target(-y, two, "classification")
+    assert tells_the_target(two.map({0: "low", 1: "high"}).astype("str"), two, "classification")
+    assert tells_the_target((y // 10).astype("str"), y // 10, "regression")
+    assert not tells_the_target(noise, y, "regression")
+    assert not tells_the_target(noise, two, "classification")
+    assert not tells_the_target((noise // 10).astype("str"), two, "classification")
+    assert not tells_the_target(pd.Series(["x"] * 500, dtype="str"), two, "classification")
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "said"),
+    [
+        (b"", "t.csv", "the file is empty"),
+        (b"\n\n", "t.csv", "the file is empty"),
+        (b"a,b\n", "t.csv", "the table has a header and no rows"),
+        (b"a,b\n1,2\n1,2,3\n", "t.csv", "not a table: CSV parse error: Row #3: Expected 2 columns, got 3: 1,2,3"),
+        (b"a,a\n1,2\n", "t.csv", "column 'a' stands 2 times in the header; rename one"),
+        (b"a,b c\n1,2\n", "t.csv", "column 'b c' is no identifier; rename it, e.g. 'b_c'"),
+        (b"1,2\n1,2\n", "t.csv", "column '1' is no identifier; rename it, e.g. 'column_1'"),
+        (b"a\n1\n", "t.csv", "one column; a table needs a target and columns to predict it from"),
+        (b"\x00\x01\x02\x03", "t.csv", "not a table of text; save it as csv in UTF-8, or as parquet"),
+        (b"PAR1nonsense", "t.parquet", "not a table: "),
+        (b"nonsense", "t.csv.gz", "damaged archive ("),
+        (b"nonsense", "t.csv.zip", "damaged archive ("),
+    ],
+)
+def test_a_file_that_is_no_table_is_one_line(content: bytes, name: str, said: str, tmp_path: Path) -> None:
+    path = write(tmp_path, content, name)
+
+    assert said_by(lambda: propose(path, "b", tmp_path)).startswith(f"{path}: {said}")
+
+
+def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    for name in ("none.csv", "none.parquet", "none.csv.gz"):
+        assert said_by(lambda name=name: propose(tmp_path / name, "b", tmp_path)).endswith(": there is no such file")  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        (None, "say with --target which column is to be predicted; candidates: age (regression), "),
+        ("agee", "there is no column 'agee' to predict; did you mean 'age'?"),
+        ("when", "'when' cannot be predicted: it is a time; take a number, or a column of two values"),
+        ("note", "'note' cannot be predicted: it is a text, with 300 values in 300 rows; take a number, or "),
+        ("none", "'none' cannot be predicted: "),
+        ("same", "'same' cannot be predicted: "),
+    ],
+)
+def test_a_target_that_is_none_is_one_line(target: str | None, said: str, tmp_path: Path) -> None:
+    path = write(tmp_path, toy())
+
+    assert said_by(lambda: propose(path, target, tmp_path)).startswith(f"{path}: {said}")
+
+
+def test_names_that_yaml_takes_for_something_else_stay_names(tmp_path: Path) -> None:
+    lines = "".join(f"{n * 7 % 31},{n * 11 % 37},{n * 13 % 41}\n" for n in range(100))
+
+    _, params = proposed(write(tmp_path, f"no,null,y\n{lines}"), "y")
+
+    assert list(params.data.columns) == ["no", "null"] or list(params.data.columns) == ["null"]
+
+
+def lay_out_for(path: Path, target: str, root: Path) -> Path:
+    """A project whose params.yaml and ingest are what is proposed for this table in its data/."""
+    from mlops_pkg.proof.sync import fresh_export
+
+    lay_out(root)
+    shutil.rmtree(root / "data")
+    (root / "data").mkdir()
+    shutil.copy(path, root / "data")
+    (root / "nbs" / "pipeline").mkdir(parents=True)
+    shutil.copy(ROOT / "nbs" / "pipeline" / "20_ingest.ipynb", root / "nbs" / "pipeline")
+    shutil.copy(ROOT / "settings.ini", root)
+    for command in (
+        ["init", "--quiet"],
+        ["add", "params.yaml", "nbs"],
+        [*IDENTITY, "commit", "--quiet", "-m", "A start"],
+    ):
+        subprocess.run(["git", *command], cwd=root, check=True)
+    write_proposal(propose(root / "data" / path.name, target, root), root)
+    fresh = root / "fresh"
+    fresh.mkdir()
+    fresh_export(root, fresh)
+    shutil.copy(fresh / "mlops_pkg" / "pipeline" / "ingest.py", root / "mlops_pkg" / "pipeline")
+    return root
+
+
+@pytest.mark.parametrize(("name", "change"), [("penguins", None), ("breast_cancer", None), ("penguins", "odd")])
+def test_the_whole_pipeline_runs_with_what_was_written(name: str, change: str | None, tmp_path: Path) -> None:
+    from mlops_pkg.proof.sync import form_findings
+
+    path, target = real_table(name, tmp_path)
+    if change:  # the same rows as a German spreadsheet writes them
+        frame = pd.read_csv(path).assign(seen=pd.date_range("2008-01-01", periods=344).strftime("%d.%m.%Y"))
+        path = tmp_path / "odd.csv.gz"
+        frame.to_csv(path, sep=";", decimal=",", na_rep="?", index=False, encoding="latin-1")
+    root = lay_out_for(path, target, tmp_path / "project")
+
+    done = subprocess.run(
+        [sys.executable, "-m", "mlops_pkg.core.stage", *STAGES], cwd=root, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (root / "artifacts" / "package" / "model.onnx").is_file()
+    rows: dict[str, Any] = json.loads((root / "artifacts" / "ingest" / "rows.json").read_text())
+    (counts,) = rows["tables"].values()
+    assert counts["rejected"] == 0
+    notebook = (root / "nbs" / "pipeline" / "20_ingest.ipynb").read_bytes()
+    assert notebook == (root / "fresh" / "nbs" / "pipeline" / "20_ingest.ipynb").read_bytes(), "nbdev_clean changes it"
+    assert list(form_findings(json.loads(notebook))) == []
+    linted = ["check", "--quiet", "--config", str(ROOT / "pyproject.toml"), "nbs/pipeline/20_ingest.ipynb"]
+    for command in (linted, ["format", "--check", *linted[1:]]):
+        style = subprocess.run(
+            [sys.executable, "-m", "ruff", *command], cwd=root, capture_output=True, text=True, check=False
+        )
+        assert style.returncode == 0, style.stdout + style.stderr
+
+
+def test_what_git_does_not_hold_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "nbs" / "pipeline").mkdir(parents=True)
+    notebook = write(tmp_path / "nbs" / "pipeline", "{}", "20_ingest.ipynb")
+    params = write(tmp_path, "task: mine", "params.yaml")
+    proposal = propose(write(tmp_path, toy()), "sold", tmp_path)
+
+    assert said_by(lambda: write_proposal(proposal, tmp_path)).startswith("params.yaml: the project is not under git, ")
+    for command in (["init", "--quiet"], ["add", "nbs"], [*IDENTITY, "commit", "--quiet", "-m", "A start"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    assert said_by(lambda: write_proposal(proposal, tmp_path)).startswith(
+        "params.yaml: it has changes that are not committed; "
+    )
+    assert (params.read_text(), notebook.read_text()) == ("task: mine", "{}")
+    subprocess.run(["git", "add", "."], cwd=tmp_path, check=True)
+    subprocess.run(["git", *IDENTITY, "commit", "--quiet", "-m", "All"], cwd=tmp_path, check=True)
+    assert write_proposal(proposal, tmp_path) == ["params.yaml", "nbs/pipeline/20_ingest.ipynb"]
+    assert said_by(lambda: write_proposal(proposal, tmp_path)).endswith("`git restore nbs/pipeline/20_ingest.ipynb`")
+
+
+def test_the_form_of_a_zip_file_is_that_of_its_member() -> None:
+    path = ROOT / "data" / "flights.csv.zip"
+    if not path.exists():
+        pytest.skip("the flights are not here")
+
+    assert form_of(path).separator == ","
