@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,7 @@ class Seen:
     words: int = 0  # of all texts together
     counts: Counter[str] = field(default_factory=Counter)  # of each value, while they are not many
     many: int = 0  # the rows in which MANY values stood
+    days: Counter[datetime] = field(default_factory=Counter)  # of each time, by its midnight
     content: Any = field(default_factory=hashlib.sha256)
 
     @property
@@ -209,8 +211,11 @@ def _times(known: Any, seen: Seen) -> tuple[Any, Any]:
 
     words = pd.Series(known.to_pylist(), dtype="str")
     moments = pd.to_datetime(words, format=seen.time, errors="coerce", utc=True).dt.tz_localize(None)
-    seen.midnight = seen.midnight and bool((moments.dropna() == moments.dropna().dt.normalize()).all())
-    return pa.array(moments.dropna()).cast(pa.timestamp("us"), safe=False), pa.array(moments.notna())
+    times = moments.dropna()
+    days = times.dt.normalize()
+    seen.midnight = seen.midnight and bool((times == days).all())
+    seen.days.update(days.value_counts().to_dict())
+    return pa.array(times).cast(pa.timestamp("us"), safe=False), pa.array(moments.notna())
 
 
 def kind_of(

@@ -13,8 +13,7 @@ import os.path
 import re
 import sys
 from collections import Counter
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -250,13 +249,11 @@ def time_split(
     """The column that tells the time, the period it is cut into, and the periods of each split; None without one."""
     for name, one in given.items():
         seen = one.seen
-        whole = not (seen.missing or seen.many or seen.strays) and one.role in ("column", "left out")
+        whole = not (seen.missing or seen.strays) and one.role in ("column", "left out")
         for period, form in PERIODS.items() if one.kind == "datetime" and whole else ():
             counts = Counter[int]()
-            for word, rows in seen.counts.items():
-                moment = datetime.strptime(word, seen.time)
-                moment = moment.astimezone(UTC) if moment.tzinfo else moment
-                counts[int(moment.strftime(form))] += rows
+            for day, rows in seen.days.items():
+                counts[int(day.strftime(form))] += rows
             if len(counts) <= 120 and (parts := _in_time(counts)):
                 return name, period, parts
     for name, one in given.items():

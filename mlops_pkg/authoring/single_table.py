@@ -134,9 +134,6 @@ share, files = params.ingest.max_reject_share, {{"records": TABLE}}
 tables, rejects, counts = check_tables(workspace.data, files, lambda *_: contract_of(params.data), share)
 pd.DataFrame(counts).T
 
-@@ md what-breaks-the-contract
-What breaks the contract:
-
 @@ code use-rejects
 rejects.head(10)
 

@@ -222,7 +222,7 @@ def _split(values: Any) -> Any:
 
 # %% ../../nbs/core/00_params.ipynb #source
 class Sql(Section):
-    """Queries to a database, each of which gives one table."""
+    """Queries to a database, each of which gives one table. A password in the url would be committed: it is refused."""
 
     url: str = Field(min_length=1, max_length=1000, description="address in SQLAlchemy's form, or env:VARIABLE")
     tables: dict[Name, Annotated[str, Field(min_length=1, max_length=20_000)]] = Field(

@@ -339,6 +339,7 @@ def lay_out_for(path: Path, target: str, root: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "change"), [("penguins", None), ("breast_cancer", None), ("penguins", "odd")])
 def test_the_whole_pipeline_runs_with_what_was_written(name: str, change: str | None, tmp_path: Path) -> None:
     from mlops_pkg.proof.sync import form_findings
