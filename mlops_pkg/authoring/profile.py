@@ -217,7 +217,7 @@ def _times(known: Any, seen: Seen) -> tuple[Any, Any]:
     seen.days.update(days.value_counts().to_dict())
     return pa.array(times).cast(pa.timestamp("us"), safe=False), pa.array(moments.notna())
 
-
+# %% ../../nbs/authoring/62_profile.ipynb #kind-of
 def kind_of(
     words: list[str],  # the first values of a column, none missing
     decimal: str,
