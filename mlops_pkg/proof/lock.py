@@ -38,7 +38,7 @@ def read_lock(
         )
     try:
         return {str(name): _locked(stage) for name, stage in read_yaml(root / "dvc.lock").get("stages", {}).items()}
-    except (UserError, AttributeError, KeyError, TypeError) as error:
+    except (UserError, AttributeError, KeyError, TypeError, ValueError) as error:
         said = (
             str(error).partition(": ")[2] if isinstance(error, UserError) else "it is not in the form that DVC writes"
         )

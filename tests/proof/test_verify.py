@@ -368,6 +368,15 @@ def test_a_torn_record_is_a_finding_and_no_traceback(clone: Path, share: float) 
     assert all("\n" not in text for text in (*found.findings, *check_remote(clone).findings))
 
 
+def test_a_record_that_is_torn_within_its_values_is_a_finding(clone: Path) -> None:
+    lock = clone / "dvc.lock"
+    before, found, _ = lock.read_text().partition("params.yaml:\n")
+    lock.write_text(f"{before}{found}        torn")
+
+    assert found
+    assert not check_lock(clone).ok
+
+
 def test_a_record_that_is_missing_says_how_it_comes_back(clone: Path) -> None:
     (clone / "dvc.lock").unlink()
 
