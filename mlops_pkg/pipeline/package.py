@@ -18,7 +18,16 @@ import numpy as np
 import pandas as pd
 
 import mlops_pkg
-from ..bundle.manifest import CARD, LINEAGE, MANIFEST, MODEL, REFERENCE, SIGNATURE, manifest_bytes, verify
+from mlops_pkg.bundle.manifest import (
+    CARD,
+    LINEAGE,
+    MANIFEST,
+    MODEL,
+    REFERENCE,
+    SIGNATURE,
+    manifest_bytes,
+    verify,
+)
 from ..bundle.signature import Field, Signature
 from ..core.data import folder_digest, listing
 from ..core.environment import LOCK

@@ -66,13 +66,13 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _md5(path: Path) -> str:
-    from mlops_pkg.core.data import md5  # needed where an object is new or damaged, and not where all is well
+    from mlops_pkg.core.data import md5  # only where an object is new or damaged
 
     return md5(path)
 
 
 def _refuse(line: str) -> None:
-    from mlops_pkg.core.params import UserError  # imported where it is needed: it takes longer than all the rest
+    from mlops_pkg.core.params import UserError  # late: it takes longer than all the rest
 
     raise UserError(line)
 

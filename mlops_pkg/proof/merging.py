@@ -211,7 +211,7 @@ def _check_start(root: Path) -> None:
     if not top or Path(top).resolve() != root.resolve():
         raise UserError(f"{root.name}: not the top folder of a git repository; there is nothing to merge")
     if _is_merging(root):
-        raise UserError("a merge is under way; end it with `mlops_pkg merge --continue`, or `mlops_pkg merge --abort`")
+        raise UserError("a merge is under way; end it with `mlops_pkg merge --continue` or `--abort`")
     changed = _names(root, "status", "--porcelain", "-z", "--untracked-files=no")
     if changed:
         raise UserError(f"{changed[0][3:]}: changed and not committed; commit or stash it before a merge")

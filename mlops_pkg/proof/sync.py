@@ -21,7 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core.environment import ENVIRONMENT, LOCK, MEND, installed_versions, locked_versions, read_environment
+from mlops_pkg.core.environment import (
+    ENVIRONMENT,
+    LOCK,
+    MEND,
+    installed_versions,
+    locked_versions,
+    read_environment,
+)
 from ..core.params import UserError, load_params, nearest, read_yaml
 from ..core.stage import STAGES
 from ..core.workspace import Workspace, write_json
