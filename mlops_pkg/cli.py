@@ -5,17 +5,17 @@
 # %% auto #0
 __all__ = ['Commands', 'commands', 'known_stages', 'whole_pairs', 'run', 'stage', 'data', 'research', 'outputs', 'sync',
            'rebuild', 'declared', 'parity', 'prove', 'verify', 'merge', 'mend', 'rows_summary', 'metrics_summary',
-           'parity_summary', 'summary', 'report', 'lineage', 'tally_summary', 'predict', 'main']
+           'parity_summary', 'summary', 'report', 'lineage', 'main']
 
 # %% ../nbs/90_cli.ipynb #imports
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -31,9 +31,6 @@ from mlops_pkg.proof.terminal import (
     verdict,
 )
 
-if TYPE_CHECKING:
-    from mlops_pkg.scoring.files import Tally
-
 # %% ../nbs/90_cli.ipynb #commands
 _DAY = {
     "Look and try": ("run", "research", "outputs", "stage", "data"),
@@ -42,9 +39,17 @@ _DAY = {
     "Read": ("summary", "report", "lineage"),
     "Use": ("predict",),
 }
+_FLOORS = {"predict": "scoring"}  # the commands of optional floors, by the folder that each floor is
 _MISTAKES = ("UserError", "BundleError", "RecordsError")  # by name, because their modules are imported late
 
 
+def _day() -> dict[str, list[str]]:
+    """The commands that are here, under the headings of a day."""
+    missing = {name for name, floor in _FLOORS.items() if find_spec(f"mlops_pkg.{floor}") is None}
+    day = {heading: [name for name in names if name not in missing] for heading, names in _DAY.items()}
+    return {heading: names for heading, names in day.items() if names}
+
+# %% ../nbs/90_cli.ipynb #group
 class Commands(click.Group):
     """The commands by their place in the day; a mistake of the user ends with its message alone."""
 
@@ -55,7 +60,8 @@ class Commands(click.Group):
         except ModuleNotFoundError as error:
             if (error.name or "mlops_pkg").startswith("mlops_pkg"):
                 raise
-            click.echo(f"{error.name}: not installed; run `pip install 'mlops_pkg[all]'`, or `make setup`", err=True)
+            needed = f"{error.name}: not installed; run `pip install 'mlops_pkg[all]'`, or `make setup`"
+            click.echo(needed, err=True)
             ctx.exit(1)
         except Exception as error:
             kind = type(error)
@@ -64,15 +70,23 @@ class Commands(click.Group):
             click.echo(str(error), err=True)
             ctx.exit(1)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands under the headings of a day."""
-        for heading, names in _DAY.items():
+        for heading, names in _day().items():
+            found = [(name, self.get_command(ctx, name)) for name in names]
             with formatter.section(heading):
-                formatter.write_dl([(name, self.commands[name].get_short_help_str(80)) for name in names])
+                formatter.write_dl([(name, command.get_short_help_str(80)) for name, command in found if command])
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """All names, in the order of a day."""
-        return [name for names in _DAY.values() for name in names]
+        return [name for names in _day().values() for name in names]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name; that of a floor is imported now."""
+        if cmd_name not in _FLOORS or cmd_name not in self.list_commands(ctx):
+            return super().get_command(ctx, cmd_name)
+        found: click.Command = getattr(import_module(f"mlops_pkg.{_FLOORS[cmd_name]}.command"), cmd_name)
+        return found
 
 # %% ../nbs/90_cli.ipynb #commands-2
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -89,7 +103,6 @@ def commands() -> None:
       mlops_pkg research train       walk one stage
       mlops_pkg prove                is the package the notebooks, and research production?
       mlops_pkg summary              where things stand
-      mlops_pkg predict IN OUT       answers to a file of records
     """  # noqa: D301
 
 # %% ../nbs/90_cli.ipynb #known-stages
@@ -535,60 +548,6 @@ def lineage(thing: str | None, form: str | None, cells: bool) -> None:
     found = follow(thing)
     views = {"json": as_json, "mermaid": as_mermaid}
     click.echo(views[form](found) if form else as_text(found, cells))
-
-# %% ../nbs/90_cli.ipynb #predict
-@contextmanager
-def _watched() -> Iterator[Callable[[int, float], None]]:
-    """What draws a bar on standard error from the rows done and the share of the file that is read."""
-    bar: Any = click.progressbar(
-        length=1000,
-        file=sys.stderr,
-        hidden=not sys.stderr.isatty(),
-        item_show_func=lambda rows: f"{rows:,} rows" if rows else "",
-    )
-    with bar:
-        yield lambda rows, share: bar.update(int(1000 * share) - bar.pos, rows)
-
-
-def tally_summary(tally: "Tally") -> str:
-    """What became of the rows of a file, in one line."""
-    words = f"{tally.rows:,} rows: {tally.rows - tally.rejected:,} answered, {tally.rejected:,} rejected"
-    return f"{words}; see {tally.rejects}" if tally.rejects else words
-
-# %% ../nbs/90_cli.ipynb #predict-2
-@commands.command()
-@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
-@click.argument("destination", metavar="OUT", type=click.Path(path_type=Path))
-@click.option(
-    "--bundle",
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    default="artifacts/package",
-    show_default=True,
-    help="The bundle that answers.",
-)
-@click.option("--processes", type=click.IntRange(1), default=1, show_default=True, help="Processes that score at once.")
-@click.option("--keep", metavar="COLUMN", multiple=True, help="Copy a column of IN to OUT; may be repeated.")
-def predict(source: Path, destination: Path, bundle: Path, processes: int, keep: tuple[str, ...]) -> None:
-    """Answer a csv or parquet file of records.
-
-    OUT has one row for each row of IN, in the same order: its number, then probability and label, or
-    prediction. A row that the model cannot answer has none; the reasons stand in a file beside OUT.
-
-    \b
-    Examples:
-      mlops_pkg predict flights.csv scored.csv
-      mlops_pkg predict flights.parquet scored.csv --processes 4 --keep line
-    """  # noqa: D301
-    from mlops_pkg.scoring.files import score_file
-
-    try:
-        with _watched() as progress:
-            tally = score_file(bundle, source, destination, processes=processes, keep=keep, progress=progress)
-    except OSError as error:
-        click.echo(f"{error.filename or destination}: {error.strerror or error}", err=True)
-        raise click.exceptions.Exit(1) from None
-    click.echo(tally_summary(tally))
 
 # %% ../nbs/90_cli.ipynb #main
 def main() -> None:

@@ -1,7 +1,6 @@
 """The command line: its help teaches, its exit codes tell, and it imports nothing heavy."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,13 +10,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mlops_pkg import __version__
-from mlops_pkg.cli import commands
+from mlops_pkg.cli import _FLOORS, commands
 from mlops_pkg.core.params import UserError
-from mlops_pkg.scoring.files import Tally
-from tests.toy import write_bundle
 
 PROJECT = Path(__file__).parents[1]
-NAMES = sorted(commands.commands)
+NAMES = commands.list_commands(click.Context(commands))
 
 
 def run(*arguments: str) -> Result:
@@ -53,10 +50,10 @@ def test_python_m_is_the_same_command_line() -> None:
 def test_help_lists_every_command_under_a_heading() -> None:
     result = run("--help")
 
-    listed = commands.list_commands(click.Context(commands))
     assert result.exit_code == 0
-    assert sorted(listed) == NAMES, "a command is under no heading, or under two"
-    headings = [result.output.index(heading) for heading in ("Look and try", "Prove", "Share:", "Read:", "Use:")]
+    assert sorted({*NAMES} - {*_FLOORS}) == sorted(commands.commands), "a command is under no heading, or under two"
+    assert len(set(NAMES)) == len(NAMES)
+    headings = [result.output.index(heading) for heading in ("Look and try", "Prove", "Share:", "Read:")]
     assert headings == sorted(headings)
 
 
@@ -70,6 +67,14 @@ def test_every_command_has_help_with_an_example(name: str) -> None:
     assert "\\b" not in result.output
 
 
+def test_without_its_floor_a_command_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlops_pkg.cli._DAY", {"Read": ("summary",), "Use": ("answer",)})
+    monkeypatch.setattr("mlops_pkg.cli._FLOORS", {"answer": "nowhere"})
+
+    assert "Use" not in run("--help").output
+    assert (run("answer").exit_code, run("summary", "--help").exit_code) == (2, 0)
+
+
 @pytest.mark.parametrize(
     ("line", "hint"),
     [
@@ -81,9 +86,6 @@ def test_every_command_has_help_with_an_example(name: str) -> None:
         ("research train trian", "no stage is named 'trian'; did you mean 'train'?"),
         ("research train --set foo", "--set foo: expected key=value"),
         ("research train --set train.max_iter=[1", "the value is not valid YAML"),
-        ("predict in.csv", "Missing argument 'OUT'"),
-        ("predict in.csv out.csv --processes 0", "0 is not in the range"),
-        ("predict in.csv out.csv --column note", "--column"),
     ],
 )
 def test_wrong_usage_ends_with_2_and_a_hint(line: str, hint: str) -> None:
@@ -313,103 +315,3 @@ def test_report_names_the_page_and_opens_it_when_asked(tmp_path: Path, monkeypat
     assert opened == []
     assert run("report", "--open").exit_code == 0
     assert opened == [page.as_uri()]
-
-
-@pytest.fixture
-def to_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder outside any project, with a bundle where it is looked for and a file of three rows."""
-    write_bundle(tmp_path / "artifacts" / "package")
-    (tmp_path / "in.csv").write_text(
-        "note,origin,wind,start\na,EWR,2,2013-01-01\nb,,2,2013-01-01\nc,JFK,far,2013-01-01\n"
-    )
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def test_predict_answers_a_file_and_tells_what_became_of_it(to_score: Path) -> None:
-    result = run("predict", "in.csv", "out.csv", "--keep", "note")
-
-    assert (result.exit_code, result.stderr) == (0, "")
-    assert result.stdout == "3 rows: 1 answered, 2 rejected; see out.rejects.csv\n"
-    assert [line[-2:] for line in (to_score / "out.csv").read_text().splitlines()] == ["te", ",a", ",b", ",c"]
-
-
-def test_predict_hands_over_what_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    handed: list[object] = []
-
-    def score(*given: object, processes: int, keep: tuple[str, ...], progress: object) -> Tally:
-        handed.extend([*given, processes, keep])
-        return Tally(1_000_000, 0, None)
-
-    monkeypatch.setattr("mlops_pkg.scoring.files.score_file", score)
-
-    result = run("predict", "a.csv", "b.parquet", "--bundle", "c", "--processes", "3", "--keep", "d", "--keep", "e")
-
-    assert handed == [Path("c"), Path("a.csv"), Path("b.parquet"), 3, ("d", "e")]
-    assert result.output == "1,000,000 rows: 1,000,000 answered, 0 rejected\n"
-
-
-@pytest.mark.parametrize(
-    ("line", "told"),
-    [
-        ("predict none.csv out.csv", "none.csv: there is no such file"),
-        ("predict in.csv none/out.csv", "none: there is no such folder"),
-        ("predict in.csv in.csv", "in.csv: this would write over the input; choose another name for the output"),
-        ("predict in.txt out.csv", "in.txt: expected a name that ends in .csv or .parquet"),
-        ("predict in.csv out.csv --keep nots", "in.csv: column 'nots' is missing; is it 'note'?"),
-        ("predict in.csv out.csv --bundle .", ".: no manifest.json, so this is no bundle"),
-    ],
-)
-def test_a_mistake_in_scoring_is_one_line_and_ends_with_1(line: str, told: str, to_score: Path) -> None:
-    result = run(*line.split())
-
-    assert (result.exit_code, result.output) == (1, f"{told}\n")
-    assert sorted(path.name for path in to_score.iterdir()) == ["artifacts", "in.csv"]
-
-
-def test_a_bundle_that_was_tampered_with_is_one_line_and_ends_with_1(to_score: Path) -> None:
-    (to_score / "artifacts" / "package" / "model.pkl").touch()
-
-    result = run("predict", "in.csv", "out.csv")
-
-    assert result.exit_code == 1
-    assert result.stderr == "artifacts/package/model.pkl: extra; the manifest does not list it\n"
-
-
-def test_a_full_disk_is_one_line_and_ends_with_1(to_score: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("mlops_pkg.scoring.files.score_file", full)
-
-    result = run("predict", "in.csv", "out.csv")
-
-    assert (result.exit_code, result.stderr) == (1, "out.csv: No space left on device\n")
-
-
-@pytest.mark.usefixtures("to_score")
-def test_predict_imports_nothing_that_the_bare_wheel_lacks() -> None:
-    code = (
-        "import sys; from mlops_pkg.cli import commands\n"
-        "commands(['predict', 'in.csv', 'out.csv'], standalone_mode=False)\n"
-        "print(sorted({'pandas', 'pyarrow', 'pydantic', 'yaml', 'sklearn', 'onnx'} & sys.modules.keys()))"
-    )
-
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-
-    assert done.stdout.splitlines()[-1] == "[]"
-
-
-def test_progress_is_shown_to_who_watches(to_score: Path) -> None:
-    import pty
-
-    mine, theirs = pty.openpty()
-    command = [sys.executable, "-m", "mlops_pkg", "predict", "in.csv", "out.csv"]
-
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, text=True, check=True)
-
-    os.close(theirs)
-    shown = os.read(mine, 10_000).decode()
-    assert done.stdout == "3 rows: 1 answered, 2 rejected; see out.rejects.csv\n"
-    assert "100%" in shown
-    assert "3 rows" in shown
