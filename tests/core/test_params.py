@@ -11,15 +11,15 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from mlops_pkg.core.params import Params, UserError, load_params, merge, nearest, read_yaml
-from tests.conftest import flights
+from tests.conftest import TASK, flights
 
 pytestmark = flights
 ROOT = Path(__file__).parents[2]
 
 
 def write(path: Path, overrides: dict[str, Any]) -> Path:
-    """The project's own params.yaml with `overrides` laid over it."""
-    values = merge(read_yaml(ROOT / "params.yaml"), overrides)
+    """The project's own params.yaml for the task of the tests, with `overrides` laid over it."""
+    values = merge(merge(read_yaml(ROOT / "params.yaml"), TASK), overrides)
     path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
     return path
 

@@ -15,7 +15,7 @@ from mlops_pkg.core.workspace import Workspace, digest, read_json, read_table, w
 from mlops_pkg.pipeline import evaluate
 from mlops_pkg.pipeline.train import predict
 from mlops_pkg.portable.persistence import load_model
-from tests.conftest import flights
+from tests.conftest import TASK, flights
 
 pytestmark = flights
 ROOT = Path(__file__).parents[2]
@@ -24,7 +24,7 @@ Weights = np.ndarray[Any, np.dtype[np.float64]]
 
 def load(**overrides: Any) -> Params:
     """The project's own params.yaml with few resamples."""
-    return load_params(ROOT / "params.yaml", merge({"evaluate": {"bootstrap": 50}}, overrides))
+    return load_params(ROOT / "params.yaml", merge({**TASK, "evaluate": {"bootstrap": 50}}, overrides))
 
 
 def make_settings(**values: Any) -> Evaluate:

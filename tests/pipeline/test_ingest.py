@@ -12,7 +12,7 @@ import pytest
 from mlops_pkg.core.params import SPLITS, UserError, load_params
 from mlops_pkg.core.workspace import Workspace, digest, read_json, read_table
 from mlops_pkg.pipeline import ingest
-from tests.conftest import flights
+from tests.conftest import ROOT, TASK, flights
 
 pytestmark = flights
 LEAKS = ("dep_time", "dep_delay", "arr_time", "air_time")
@@ -484,7 +484,7 @@ def test_the_join_neither_adds_nor_drops_nor_reorders() -> None:
 
 @pytest.mark.parametrize(("delay", "late"), [(14.0, 0), (15.0, 0), (15.5, 1), (16.0, 1), (-30.0, 0)])
 def test_a_flight_is_late_above_the_minutes_in_params(delay: float, late: int) -> None:
-    data = load_params(Path(__file__).parents[2] / "params.yaml").data
+    data = load_params(ROOT / "params.yaml", TASK).data
     values = {"category": "AA", "number": 1.0, "datetime": pd.Timestamp("2013-01-01")}
     row = {name: [values[column.kind]] for name, column in data.columns.items()} | {
         "arr_delay": [delay],

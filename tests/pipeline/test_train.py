@@ -18,7 +18,7 @@ from mlops_pkg.core.stage import STAGES, run_stage
 from mlops_pkg.core.workspace import Workspace, digest, read_json, read_table, write_table
 from mlops_pkg.pipeline import train
 from mlops_pkg.portable.persistence import dump_model, load_model
-from tests.conftest import flights
+from tests.conftest import TASK, flights
 
 pytestmark = flights
 ROOT = Path(__file__).parents[2]
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 
 def load(**overrides: Any) -> Params:
     """The project's own params.yaml with few trees, for few rows."""
-    few = {"train": {"max_iter": 5, "min_samples_leaf": 10}}
+    few = {**TASK, "train": {"max_iter": 5, "min_samples_leaf": 10}}
     if overrides.get("task") == "regression":
         overrides = {"data": {"target": {"positive_above": None}}, **overrides}
     return load_params(ROOT / "params.yaml", merge(few, overrides))
