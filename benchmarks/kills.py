@@ -2,8 +2,8 @@
 
     python -m benchmarks.kills [KILLS]
 
-Each round starts `dvc repro`, `mlops_pkg research`, `mlops_pkg predict` or `dvc push` on the small real sample, kills
-its whole process group with SIGKILL at a random moment, and asks three things. Is any file half written? Does
+Each round starts a command that writes (`victims` below) on the small real sample, kills its whole process group with
+SIGKILL at a random moment, and asks three things. Is any file half written? Does
 `mlops_pkg mend` set right what DVC left torn, and is everything back that stood there before? Does the next command
 succeed, with the results of one that nothing disturbed? The figures go to benchmarks/kills.json.
 """
@@ -16,9 +16,16 @@ from collections import Counter
 from pathlib import Path
 
 from tests.slow.conftest import Project, make_project
-from tests.slow.kills import Kill, Predict, Push, Repro, Victim, Walk, commit, kill
-
-SHARES = (6, 3, 7, 7)  # of dvc repro, research, predict and push; a walk takes longest
+from tests.slow.kills import (
+    Kill,
+    Predict,  # only with scoring
+    Push,
+    Repro,
+    Victim,
+    Walk,
+    commit,
+    kill,
+)
 
 
 def summary(kills: list[Kill]) -> dict[str, object]:
@@ -55,11 +62,16 @@ def build() -> Project:
 def campaign(project: Project, kills: int) -> bool:
     """Kill that many times; whether nothing was lost."""
     generator = random.Random(0)
-    victims: list[Victim] = [Repro(project), Walk(project), Predict(project, 15_000), Push(project)]
+    victims: dict[Victim, int] = {  # and how often each is chosen; a walk takes longest
+        Repro(project): 6,
+        Walk(project): 3,
+        Predict(project, 15_000): 7,  # only with scoring
+        Push(project): 7,
+    }
     durations: dict[tuple[str, str], float] = {}
     done: list[Kill] = []
     for number in range(1, kills + 1):
-        one = kill(generator.choices(victims, SHARES)[0], durations, generator)
+        one = kill(generator.choices([*victims], [*victims.values()])[0], durations, generator)
         done.append(one)
         print(f"{number}/{kills}: {one.command}: {one.left}; {'; '.join(one.mended)}; {one.lost}", flush=True)
         write(done)  # after each, so that a campaign that is stopped has figures too

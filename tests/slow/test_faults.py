@@ -18,7 +18,15 @@ import pytest
 from mlops_pkg.core.stage import STAGES
 from tests.conftest import ROOT
 from tests.slow.conftest import Project, make_project
-from tests.slow.kills import Predict, Push, Repro, Walk, commit, files, kill
+from tests.slow.kills import (
+    Predict,  # only with scoring
+    Push,
+    Repro,
+    Walk,
+    commit,
+    files,
+    kill,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -85,7 +93,8 @@ def spoil(path: Path) -> bytes:
 def test_after_a_kill_at_a_random_moment_the_next_command_goes_on(project: Project) -> None:
     generator = random.Random(4)
     durations: dict[tuple[str, str], float] = {}
-    victims = [Repro(project)] * 3 + [Predict(project, 5_000)] * 3 + [Push(project)] * 3
+    victims = [Repro(project)] * 3 + [Push(project)] * 3
+    victims += [Predict(project, 5_000)] * 3  # only with scoring
 
     kills = [kill(victim, durations, generator) for victim in victims]
 
@@ -208,6 +217,7 @@ def test_a_walk_on_a_full_disk_is_one_line(unchanged: Project) -> None:
     assert "No space left on device; make room on the disk and run it again; nothing was changed" in done.stderr
 
 
+# >>> only with scoring
 def test_predict_on_a_full_disk_keeps_the_former_answers(unchanged: Project, tmp_path: Path) -> None:
     rows = "mlops_pkg.core.workspace import read_table; read_table(Path('artifacts/ingest/test.parquet'))"
     code = f"import sys; from pathlib import Path; from {rows}.to_csv(sys.argv[1], index=False)"
@@ -221,6 +231,7 @@ def test_predict_on_a_full_disk_keeps_the_former_answers(unchanged: Project, tmp
     assert {path.name: path.read_text() for path in tmp_path.glob("*out*")} == {"out.csv": "former\n"}
 
 
+# <<< only with scoring
 def test_artifacts_on_a_read_only_disk_are_one_line(unchanged: Project) -> None:
     script = 'mount --bind artifacts artifacts; mount -o remount,bind,ro artifacts; "$@"'
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
+import pandas as pd  # only with scoring
 import pytest
 
 from mlops_pkg.core.params import load_params
@@ -18,7 +18,13 @@ from tests.conftest import ROOT, TESTS
 
 pytestmark = pytest.mark.slow
 
-TESTED = ("core", "bundle", "portable", "pipeline", "scoring")
+TESTED = (
+    "core",
+    "bundle",
+    "portable",
+    "pipeline",
+    "scoring",  # only with scoring
+)
 
 
 def run(*command: str, cwd: Path) -> str:
@@ -112,6 +118,7 @@ def test_numpy_and_onnxruntime_alone_answer_the_test_months_exactly(wheel: Path,
     assert answered.strip() == f"{len(rows)} 0 0 []", "rows, rejects, differing answers, what else was loaded"
 
 
+# >>> only with scoring
 def test_the_bare_wheel_scores_a_file(wheel: Path, tmp_path: Path) -> None:
     python = environment(tmp_path / "venv", wheel, "requirements-edge.txt")
     rows = read_table(ROOT / "artifacts" / "ingest" / "live.parquet").head(500)
@@ -126,6 +133,7 @@ def test_the_bare_wheel_scores_a_file(wheel: Path, tmp_path: Path) -> None:
     assert np.array_equal(scored["probability"], expected), "another answer than evaluate measured"
 
 
+# <<< only with scoring
 def test_the_bare_wheel_reads_a_bundle_and_knows_its_commands(wheel: Path, tmp_path: Path) -> None:
     python = environment(tmp_path / "venv", wheel, "requirements-edge.txt")
     code = (
