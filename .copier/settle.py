@@ -49,7 +49,7 @@ REGRESSION = (
     (
         "params.yaml",
         "target: {name: late, positive_above: 15}  # minutes of arrival delay",
-        "target: {name: delay, positive_above: null}  # minutes of arrival delay",
+        "target: {name: delay, unit: minutes}  # of delay on arrival",
     ),
     ("params.yaml", "name: late-flights", "name: flight-delays"),
     (

@@ -22,7 +22,7 @@ WHY = "knows the flights, and params.yaml names another data set: write one like
 flights = pytest.mark.skipif(OTHER_DATA, reason=WHY)
 
 # What the tests predict, whatever the project does.
-TASK = {"task": "classification", "data": {"target": {"name": "late", "positive_above": 15}}}
+TASK = {"task": "classification", "data": {"target": {"name": "late", "positive_above": 15, "unit": None}}}
 # What keeps a run on six thousand flights quick; everything else is as in params.yaml.
 QUICK = {
     **TASK,
