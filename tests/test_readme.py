@@ -12,7 +12,7 @@ from mlops_pkg.cli import commands
 from mlops_pkg.core.params import UserError, load_params
 from mlops_pkg.core.stage import STAGES
 from mlops_pkg.portable.export import supported
-from tests.conftest import ROOT
+from tests.conftest import ROOT, flights
 
 README = (ROOT / "README.md").read_text()
 PORTABLE, INFERENCE, PROVE, KILLS = (
@@ -59,6 +59,7 @@ def test_every_command_exists_and_has_help() -> None:
 
 
 # >>> only with classification
+@flights
 @pytest.mark.parametrize("metric", ["roc_auc", "pr_auc"])
 def test_its_figures_are_those_of_the_last_build(metric: str) -> None:
     models = ("model", "linear", "prior")
