@@ -17,7 +17,7 @@ from sklearn.metrics import precision_recall_curve, roc_auc_score, roc_curve
 
 from ..core.params import Evaluate, Params
 from ..core.workspace import Workspace, read_table, write_csv, write_json, write_table
-from .train import predict, read_model
+from .train import check_target, predict, read_model
 
 # %% ../../nbs/pipeline/23_evaluate.ipynb #answer
 Answers = dict[str, np.ndarray]  # by model: model, linear, prior
@@ -357,6 +357,8 @@ def run(params: Params, workspace: Workspace) -> None:
     target = params.data.target.name
     prior = read_table(workspace.input("ingest", "train.parquet"))[target].mean()
     judged = {name: read_table(workspace.input("ingest", f"{name}.parquet")) for name in ("validation", "test", "live")}
+    for name, frame in judged.items():
+        check_target(frame[target], params, name)
     files = {"model": "model.skops", "linear": "baseline.skops"}
     models = {name: read_model(workspace.input("train", file)) for name, file in files.items()}
     answers = {name: answer(models, frame, prior, params) for name, frame in judged.items()}

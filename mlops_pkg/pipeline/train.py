@@ -34,15 +34,23 @@ def features_and_target(
 
 # %% ../../nbs/pipeline/22_train.ipynb #check-target
 def check_target(
-    y: pd.Series,  # of the training rows
+    y: pd.Series,
     params: Params,
+    rows: str = "training",  # whose target it is
 ) -> None:
-    """Pass when the target suits the task; a classification needs both 0 and 1, and nothing else."""
-    if params.task == "classification" and set(y.unique()) != {0, 1}:
-        found = ", ".join(f"{value:g}" for value in sorted(y.unique())[:5])
+    """Pass when the target suits the task: 0 and 1 and nothing else, or numbers of which not all are the same."""
+    values = sorted(y.unique())
+    target = params.data.target
+    found = ", ".join(f"{value:g}" for value in values[:5]) + (", ..." if len(values) > 5 else "")
+    if params.task == "classification" and values != [0, 1]:
+        key = "positive_above" if target.positive is None else "positive"
         raise UserError(
-            f"params.yaml: data.target.positive_above = {params.data.target.positive_above}: a classification needs "
-            f"training rows with {y.name} = 0 and with {y.name} = 1; found: {found}"
+            f"params.yaml: data.target.{key} = {getattr(target, key)}: a classification needs "
+            f"{rows} rows with {y.name} = 0 and with {y.name} = 1; found: {found}"
+        )
+    if params.task == "regression" and len(values) == 1:
+        raise UserError(
+            f"params.yaml: data.target: {y.name} is {found} in all {rows} rows; there is nothing to predict"
         )
 
 # %% ../../nbs/pipeline/22_train.ipynb #make-boosting
