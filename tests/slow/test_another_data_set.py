@@ -101,6 +101,18 @@ def test_the_model_is_better_than_the_mean(followed: tuple[Project, dict[str, st
     assert test["model"]["mae"]["high"] < test["prior"]["mae"]["low"]
 
 
+@pytest.mark.parametrize("name", ["index", "proof/33_runtimes", "proof/36_lineage"])
+def test_the_notebooks_that_read_what_a_build_left_run_on_it(
+    followed: tuple[Project, dict[str, str]], name: str
+) -> None:
+    project, _ = followed
+    execute = ("jupyter", "nbconvert", "--to", "notebook", "--execute", "--stdout", "--log-level=ERROR")
+
+    shown = project.run("env", f"PYTHONPATH={project.root}", *execute, f"nbs/{name}.ipynb").stdout
+
+    assert json.loads(shown)["cells"]
+
+
 def test_every_command_of_the_guide_was_run(followed: tuple[Project, dict[str, str]]) -> None:
     _, said = followed
 
