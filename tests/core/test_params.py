@@ -50,8 +50,6 @@ def test_the_projects_own_params_are_valid() -> None:
 
 
 @flights
-@flights
-@flights
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
@@ -178,6 +176,7 @@ def test_shares_are_whole_within_rounding(tmp_path: Path) -> None:
     assert load_params(path).data.split.how == "at random, seed 0"
 
 
+@flights
 @pytest.mark.parametrize(
     ("changed", "line"),
     [
@@ -240,6 +239,7 @@ def test_a_mapping_where_a_value_belongs_is_named_by_its_key(tmp_path: Path) -> 
     assert message == 'params.yaml: train.max_iter = {"least": 5}: input should be a valid integer'
 
 
+@flights
 @pytest.mark.parametrize(
     "keys",
     [
