@@ -4,16 +4,13 @@
 
 # %% auto #0
 __all__ = ['shared_stages', 'lock_findings', 'told_once', 'check_lock', 'Shared', 'shared_output', 'held_sizes',
-           'remote_findings', 'check_remote', 'check_export', 'waiting', 'check_verify', 'verify']
+           'remote_findings', 'check_remote', 'check_export', 'check_verify', 'verify']
 
 # %% ../../nbs/proof/37_verify.ipynb #imports
 import shutil
-import sys
 import tempfile
-import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +29,7 @@ from mlops_pkg.proof.sync import (
     conclude,
     fresh_export,
 )
+from .terminal import waiting
 
 # %% ../../nbs/proof/37_verify.ipynb #shared-stages
 def shared_stages(
@@ -206,21 +204,6 @@ def check_export(
             return check_package(root, Path(folder))
     except UserError as error:
         return Check("package", "", tuple(str(error).splitlines()))
-
-# %% ../../nbs/proof/37_verify.ipynb #waiting
-@contextmanager
-def waiting(
-    words: str,  # what is being done
-    seconds: float = 2.0,
-) -> Iterator[None]:
-    """Say on standard error what is being done, where it takes longer."""
-    timer = threading.Timer(seconds, lambda: print(f"{words} ...", file=sys.stderr, flush=True))
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 # %% ../../nbs/proof/37_verify.ipynb #check-verify
 def check_verify(
