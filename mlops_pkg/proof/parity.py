@@ -17,7 +17,7 @@ from ..core.params import UserError
 from ..core.workspace import Workspace, digest, write_json
 from .project import declared_outputs
 from .runtimes import Runtime, runtimes
-from .terminal import paint, parity_words, table, verdict
+from .terminal import paint, parity_words, table, verdict, waiting
 
 # %% ../../nbs/proof/34_parity.ipynb #verdict
 @dataclass(frozen=True)
@@ -108,7 +108,8 @@ def parity(
     """
     workspace = workspace or Workspace.find()
     _check_sides(workspace)
-    verdicts = compare(workspace)
+    with waiting("comparing what the walks wrote with what production made"):
+        verdicts = compare(workspace)
     rows = [(one.stage, one.output, verdict(one.equal), one.difference or "") for one in verdicts.outputs]
     print(table(("stage", "output", "verdict", "difference"), rows))
     verdicts = replace(verdicts, runtimes=tuple(ask_runtimes(workspace)))

@@ -469,6 +469,7 @@ def declared(
     everything = {"deps": ["mlops_pkg", *sorted(deps)], "params": sections}
     right = True
     for name in named(stages, pipeline):
+        print(f"running {name} with everything at hand ...", file=sys.stderr, flush=True)
         with ran_with(everything, str(pipeline[name]["cmd"]), root) as ran:
             if ran.code:
                 raise UserError(f"{name}: failed: {last_line(ran.said)}")

@@ -9,6 +9,7 @@ __all__ = ['Report', 'parse_overrides', 'check_walk', 'merge_streams', 'normalis
 # %% ../../nbs/proof/32_research.ipynb #imports
 import json
 import multiprocessing
+import os
 import re
 import sys
 import tempfile
@@ -235,7 +236,7 @@ class Progress:
         """All stages are waiting."""
         self.stages = list(stages)
         self.text = dict.fromkeys(stages, "waiting")
-        self.live = sys.stdout.isatty() and len(self.stages) > 0
+        self.live = sys.stdout.isatty() and os.environ.get("TERM") != "dumb" and len(self.stages) > 0
         self.drawn = False
         self.started = time.perf_counter()
 
@@ -276,6 +277,8 @@ def research(
     workspace = workspace or Workspace.find(out="research")
     check_walk(stages, workspace, overrides or {})
     progress = Progress(stages)
+    if progress.live:
+        progress.draw()
     if jobs > 1 and len(stages) > 1:
         errors = _walk_apart(stages, jobs, overrides or {}, workspace, progress)
     else:
