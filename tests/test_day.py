@@ -1,8 +1,11 @@
 """Errors of a day: a real command in a real small project ends with one line that helps, and nothing is written."""
 
+import contextlib
 import difflib
 import json
 import os
+import pty
+import re
 import shutil
 import subprocess
 import sys
@@ -275,3 +278,56 @@ def test_a_params_yaml_that_was_edited_after_the_experiment_is_left_alone(values
 
     assert command(values, "mend").stdout == ""
     assert (values / "params.yaml").read_text() == edited
+
+
+# Colour
+
+
+def at_a_terminal(folder: Path, *arguments: str, **more: str) -> str:
+    """What a command writes for a person at a terminal."""
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "TERM": "xterm", **more}
+    mine, theirs = pty.openpty()
+    line = [sys.executable, "-m", "mlops_pkg", *arguments]
+    running = subprocess.Popen(line, cwd=folder, env=environment, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    said = b""
+    with contextlib.suppress(OSError):  # the end of a terminal is an error
+        while more_of_it := os.read(mine, 65536):
+            said += more_of_it
+    running.wait()
+    os.close(mine)
+    return said.decode()
+
+
+@pytest.mark.parametrize("line", ["summary", "lineage params.yaml:seed"])
+def test_colours_are_for_those_who_want_them(made: Path, line: str) -> None:
+    (made / "reports").mkdir(exist_ok=True)
+    (made / "reports" / "parity.json").write_text('{"ok": true, "outputs": [{"equal": true}]}')
+
+    painted = at_a_terminal(made, *line.split())
+    plain = at_a_terminal(made, *line.split(), NO_COLOR="1")
+    dumb = at_a_terminal(made, *line.split(), TERM="dumb")
+
+    assert re.search(r"\033\[\d+m", painted), painted
+    assert not re.search(r"\033\[\d*m", plain), plain
+    assert "\033" not in dumb, dumb
+    assert "\033" not in command(made, *line.split()).stdout
+
+
+def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlops_pkg.proof.research import Progress
+
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    assert Progress(["train"]).live
+    monkeypatch.setenv("TERM", "dumb")
+    assert not Progress(["train"]).live
+
+
+def test_colours_come_from_one_place() -> None:
+    package = ROOT / "mlops_pkg"
+    coloured = [
+        path for path in package.rglob("*.py") if re.search(r"\\033\[|\\x1b|click\.(style|secho)", path.read_text())
+    ]
+
+    assert {path.stem for path in coloured} <= {"terminal", "research", "textconv"}
