@@ -55,7 +55,10 @@ def form_of(
     except UnicodeDecodeError:
         text, encoding = start.decode("latin-1"), "latin-1"
     lines = text.lstrip("\ufeff").splitlines()[:50]
-    widths = {mark: [len(row) for row in csv.reader(lines, delimiter=mark)] for mark in ",;\t|"}
+    try:
+        widths = {mark: [len(row) for row in csv.reader(lines, delimiter=mark)] for mark in ",;\t|"}
+    except csv.Error as error:
+        raise UserError(f"{path}: not a table: {error}") from None
     fit = {mark: (found.count(found[0]) / len(found)) * (found[0] > 1) * found[0] for mark, found in widths.items()}
     return Form(path.name, separator=max(fit, key=lambda mark: fit[mark]), encoding=encoding)
 
@@ -69,6 +72,8 @@ def _check_names(names: list[str], path: Path) -> None:
             plain = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_")[:90]
             plain = plain if plain[:1].isalpha() else f"column_{plain or names.index(name) + 1}"
             raise UserError(f"{path}: column '{name}' is no identifier; rename it, e.g. '{plain}'")
+    if "line" in names:
+        raise UserError(f"{path}: column 'line': ingest gives this name to the line of the file; rename it")
     if len(names) < 2:
         raise UserError(f"{path}: one column; a table needs a target and columns to predict it from")
 
@@ -111,7 +116,7 @@ def _csv_batches(stream: Any, form: Form, path: Path) -> Iterator[Any]:
     start = _start(path)
     end = start.find(b"\n") + 1 or len(start)
     text = start[:end].decode(form.encoding).lstrip("\ufeff")
-    names = next(csv.reader([text], delimiter=form.separator))
+    names = next(csv.reader(text.splitlines()[:1], delimiter=form.separator))
     _check_names(names, path)
     convert = pyarrow.csv.ConvertOptions(
         column_types=dict.fromkeys(names, pa.string()),
@@ -199,6 +204,7 @@ def _numbers(known: Any, seen: Seen, decimal: str) -> tuple[Any, Any]:
 
     plain = known if decimal == "." else pc.replace_substring(known, decimal, ".")
     fits = pc.match_substring_regex(plain, NUMERAL)
+    fits = pc.and_(fits, pc.is_finite(pc.if_else(fits, plain, "0").cast(pa.float64())))
     values = plain.filter(fits).cast(pa.float64())
     seen.whole = seen.whole and pc.all(pc.equal(pc.floor(values), values)).as_py() is not False
     return values, fits
@@ -222,14 +228,14 @@ def kind_of(
     words: list[str],  # the first values of a column, none missing
     decimal: str,
 ) -> tuple[str, str]:
-    """The kind that nearly all of them have, and how a time is written."""
+    """The kind that 95 of 100 have, and how a time is written."""
     some = words[:5000]
     numeral = re.compile(NUMERAL)
     fit = sum(bool(numeral.match(word.replace(decimal, "."))) for word in some)
-    if some and fit >= 0.99 * len(some):
+    if some and fit >= 0.95 * len(some):
         return "number", ""
     times = [word for word in some if _TIME.match(word)]
-    if some and len(times) >= 0.99 * len(some) and (found := time_form(times)):
+    if some and len(times) >= 0.95 * len(some) and (found := time_form(times)):
         return "datetime", found
     return "text", ""
 

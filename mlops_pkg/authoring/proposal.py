@@ -34,7 +34,7 @@ def task_of(
     seen: Seen,  # the target
 ) -> tuple[str, dict[str, Any]] | None:
     """The task, and what `data.target` says beside the name; None for a column that no model here predicts."""
-    if seen.kind == "datetime" or not seen.known or seen.strays > 0.01 * seen.known or seen.distinct < 2:
+    if seen.kind == "datetime" or not seen.known or seen.strays > 0.05 * seen.known or seen.distinct < 2:
         return None
     values = sorted(seen.counts, key=lambda value: (seen.counts[value], value))
     if seen.kind == "text":
@@ -87,7 +87,7 @@ def idle(
         return f"constant: always {next(iter(seen.counts))}"
     if (first := before.get(seen.content.hexdigest())) is not None:
         return f"a copy of {first}"
-    if seen.kind == "datetime" and seen.strays > 0.01 * seen.known:
+    if seen.kind == "datetime" and seen.strays > 0.05 * seen.known:
         return f"not every value is a time, e.g. {seen.stray}"
     told = _names_rows(seen)
     return f"{told}: {_kinds_of_values(seen)} in {seen.known:,} rows" if told else ""
@@ -118,6 +118,7 @@ def tells_the_target(
     task: str,
 ) -> str:
     """How a column tells the target almost perfectly, in words; empty where it does not."""
+    import numpy as np
     import pandas as pd
 
     numbers = pd.api.types.is_numeric_dtype(values)
@@ -126,7 +127,8 @@ def tells_the_target(
     if len(y) < 30 or y.nunique() < 2:
         return ""
     if task == "regression" and numbers:
-        best = max(abs(x.corr(y)), abs(x.rank().corr(y.rank()))) if x.nunique() > 1 else 0
+        with np.errstate(over="ignore", invalid="ignore"):  # of values near the greatest float
+            best = max(abs(x.rank().corr(y.rank())), abs(x.corr(y))) if x.nunique() > 1 else 0
         return f"its correlation with the target is {best:.3f}" if best > PERFECT else ""
     if task == "classification" and numbers:
         ranks, ones = x.rank(), int(y.sum())
@@ -170,7 +172,7 @@ def _values(found: Profile, name: str) -> Any:
         return pd.to_numeric(words.str.replace(found.form.decimal, ".", regex=False), errors="coerce")
     if seen.kind == "datetime":
         times = pd.to_datetime(words, format=seen.time, errors="coerce", utc=True)
-        return (times - pd.Timestamp(0, tz="UTC")).dt.total_seconds()
+        return (times - pd.Timestamp("1970-01-01", tz="UTC")).dt.total_seconds()
     return words
 
 
@@ -204,9 +206,8 @@ def verdicts(
 # %% ../../nbs/authoring/63_proposal.ipynb #bounds-of
 def _outward(value: float, step: float, up: bool) -> float:
     """The next multiple of the step, upwards or downwards, written short."""
-    times = math.ceil(value / step) if up else math.floor(value / step)
-    found = round(times * step, 12)
-    return int(found) if found == int(found) else found
+    found = float(f"{(math.ceil if up else math.floor)(value / step) * step:.12g}")
+    return int(found) if abs(found) < 1e15 and found == int(found) else found
 
 
 def bounds_of(
@@ -214,7 +215,7 @@ def bounds_of(
 ) -> tuple[float, float]:
     """The least and the greatest value that make sense, as far as the seen ones tell."""
     low, high = float(seen.low), float(seen.high)
-    room = (high - low) / 2 or abs(high) / 2 or 1.0
+    room = min((high - low) / 2 or abs(high) / 2 or 1.0, 1e300)
     step = 10.0 ** math.floor(math.log10(room))
     least = _outward(low - room, step, up=False)
     return (0 if low >= 0 > least else least), _outward(high + room, step, up=True)

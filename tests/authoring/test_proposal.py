@@ -271,6 +271,9 @@ def test_what_knows_the_target_is_seen_and_noise_is_not() -> None:
         (b"a,a\n1,2\n", "t.csv", "column 'a' stands 2 times in the header; rename one"),
         (b"a,b c\n1,2\n", "t.csv", "column 'b c' is no identifier; rename it, e.g. 'b_c'"),
         (b"1,2\n1,2\n", "t.csv", "column '1' is no identifier; rename it, e.g. 'column_1'"),
+        (b"line,b\n1,2\n", "t.csv", "column 'line': ingest gives this name to the line of the file; rename it"),
+        (b'a,b\n"x,1\n' + b"z,2\n" * 9, "t.csv", "not a table: "),
+        ("a,b\n1,2\n".encode("utf-16"), "t.csv", "not a table of text; save it as csv in UTF-8, or as parquet"),
         (b"a\n1\n", "t.csv", "one column; a table needs a target and columns to predict it from"),
         (b"\x00\x01\x02\x03", "t.csv", "not a table of text; save it as csv in UTF-8, or as parquet"),
         (b"PAR1nonsense", "t.parquet", "not a table: "),
@@ -304,6 +307,37 @@ def test_a_target_that_is_none_is_one_line(target: str | None, said: str, tmp_pa
     path = write(tmp_path, toy())
 
     assert said_by(lambda: propose(path, target, tmp_path)).startswith(f"{path}: {said}")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [f"1e{number * 6}" for number in range(60)],
+        ["-1e308", "1e308"] * 30,
+        [f"{1600 + number}-01-01" for number in range(60)],
+        [f"{9000 + number}-01-01" for number in range(60)],
+        ["{x}: #y", "k: [v", "'q'"] * 20,
+        ["a\x07b", "c\x85d"] * 30,
+        ["inf", *(str(number % 13) for number in range(59))],
+        ["0.1", "0.30000000000000004"] * 30,
+    ],
+)
+def test_odd_values_make_a_valid_proposal(words: list[str], tmp_path: Path) -> None:
+    lines = "".join(f'"{word}",{number * 7 % 11}\n' for number, word in enumerate(words))
+
+    _, params = proposed(write(tmp_path, f"odd,y\n{lines}"), "y")
+
+    assert "odd" in params.data.columns
+
+
+def test_cells_that_do_not_fit_are_told_and_allowed_for(tmp_path: Path) -> None:
+    lines = "".join(f"{'bad' if number % 50 == 0 else number % 17},{number % 11}\n" for number in range(200))
+
+    proposal, params = proposed(write(tmp_path, f"a,y\n{lines}"), "y")
+
+    assert params.data.columns["a"].kind == "number"
+    assert params.ingest.max_reject_share == 0.04
+    assert "4 cells do not fit, e.g. bad" in params_text(proposal)
 
 
 def test_names_that_yaml_takes_for_something_else_stay_names(tmp_path: Path) -> None:
