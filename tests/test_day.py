@@ -50,11 +50,11 @@ def files(root: Path) -> dict[str, bytes]:
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}
 
 
-def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def command(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     """The command line, run in a folder."""
     unprivileged = UNPRIVILEGED if shutil.which("setpriv") else ()
     line = [*unprivileged, sys.executable, "-m", "mlops_pkg", *arguments]
-    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(ROOT), **more}
     return subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -331,3 +331,26 @@ def test_colours_come_from_one_place() -> None:
     ]
 
     assert {path.stem for path in coloured} <= {"terminal", "research", "textconv"}
+
+
+# The report in a browser
+
+
+def test_the_report_opens_in_the_browser_of_the_user(project: Path, tmp_path: Path) -> None:
+    opened, browser = tmp_path / "opened", tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {opened}\n')
+    browser.chmod(0o755)
+
+    done = command(project, "report", "--open", BROWSER=f"{browser} %s")
+
+    assert (done.returncode, done.stdout) == (0, "reports/index.html\n")
+    assert "No browser" not in done.stderr
+    assert opened.read_text().strip() == (project / "reports" / "index.html").as_uri()
+
+
+def test_without_a_browser_the_report_says_where_it_is(project: Path) -> None:
+    done = command(project, "report", "--open", BROWSER="/bin/false %s", DISPLAY="", WAYLAND_DISPLAY="", TERM="")
+
+    assert done.returncode == 0
+    assert done.stdout == "reports/index.html\n"
+    assert done.stderr.endswith(f"No browser opens here; open {project / 'reports' / 'index.html'}\n")
