@@ -18,6 +18,7 @@ import ast
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,7 @@ LEFT_OUT = (
 NOT_COPIED = {".git", ".venv", "data", "research", "reports", "__pycache__", ".ipynb_checkpoints"}
 
 _WORD = r"only with ([a-z]+)"
+_KNOWN = {*FLOORS, "classification", "regression", "template"}
 _OPEN, _CLOSE = (re.compile(rf"^\W*{arrows} {_WORD}\W*$") for arrows in (">>>", "<<<"))
 _LINE = re.compile(rf"  # {_WORD}$| <!-- {_WORD} -->(?= \|$|$)")
 
@@ -78,6 +80,9 @@ def only_with(text: str, words: set[str]) -> str:
     kept, inside = [], []
     for line in text.splitlines(keepends=True):
         bare = line.rstrip("\n")
+        for mark in (_OPEN.match(bare), _CLOSE.match(bare), _LINE.search(bare)):
+            if mark and not _KNOWN.intersection(mark.groups()):
+                raise TemplateError(f"`{bare.strip()}`: what is meant is one of {', '.join(sorted(_KNOWN))}")
         if opened := _OPEN.match(bare):
             inside.append(opened[1])
         elif closed := _CLOSE.match(bare):
@@ -283,6 +288,8 @@ def main(template: str, answers: str, operation: str) -> int:
     if operation == "copy" and source.is_dir():
         told["_src_path"] = str(source.resolve())  # or an update from within the project would not find it
     try:
+        if not shutil.which("git"):
+            raise TemplateError("git: not found; install it, a project and its updates need it")
         settle(Path(template), project, told)
         if operation == "copy":
             begin(project, told["author"], told["author_email"])

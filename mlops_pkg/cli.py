@@ -256,7 +256,7 @@ def export() -> None:
     if export_all():
         raise click.exceptions.Exit(1)
 
-
+# %% ../nbs/90_cli.ipynb #watch
 @commands.command()
 def watch() -> None:
     """Clean and export each notebook as it is saved, until Ctrl-C.

@@ -232,7 +232,7 @@ def test_stage_ends_with_the_runner_s_code(monkeypatch: pytest.MonkeyPatch) -> N
 def test_data_tells_what_restore_did(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("mlops_pkg.core.data.restore", lambda workspace: f"restored in {workspace.root.name}")
+    monkeypatch.setattr("mlops_pkg.core.sources.restore", lambda workspace: f"restored in {workspace.root.name}")
 
     assert run("data").output.strip() == f"restored in {tmp_path.name}"
 
@@ -243,7 +243,7 @@ def test_data_that_cannot_be_restored_ends_with_1(monkeypatch: pytest.MonkeyPatc
 
     (tmp_path / "params.yaml").write_text("")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("mlops_pkg.core.data.restore", torn)
+    monkeypatch.setattr("mlops_pkg.core.sources.restore", torn)
 
     result = run("data")
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.params import UserError
-from ..core.tables import DAMAGED, ISO, NUMERAL, PLAIN, Form, as_text, opened
+from ..core.tables import DAMAGED, ISO, NUMERAL, Form, as_text, opened
 
 # %% ../../nbs/authoring/62_profile.ipynb #start
 MARKERS = ("NA", "", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "#N/A", "?")

@@ -119,7 +119,8 @@ TABLE = """id,age,city,note,none,same,twin,sold,later,when
 def toy(rows: int = 300) -> str:
     """A table in which every kind of conclusion has its column."""
     lines = [
-        f"{n},{n * 37 % 83 + n % 2 / 2},{['Bath', 'Rye', ''][n * 7 % 3]},house {n} has a garden and a view to the sea,,x,"
+        f"{n},{n * 37 % 83 + n % 2 / 2},{['Bath', 'Rye', ''][n * 7 % 3]},"
+        f"house {n} has a garden and a view to the sea,,x,"
         f"{n * 37 % 83 + n % 2 / 2},{['yes', 'no'][n * 13 % 5 > 1]},{n % 3 + 10 * (n * 13 % 5 > 1)},"
         f"{n % 28 + 1:02}/{n * 11 % 12 + 1:02}/2013"
         for n in range(1, rows + 1)

@@ -1,7 +1,6 @@
 """A project made by copier, edited, brought to a newer version of the template, built, tested and proved: all for real.
 
-It has an environment of its own. What is not asked again: `make run` is a part of `make test` and `make prove`, so each
-stage runs once.
+It has an environment of its own. `make test` and `make prove` find what `make run` has built, so each stage runs once.
 """
 
 import os
@@ -19,7 +18,8 @@ pytestmark = pytest.mark.slow
 
 def make(project: Path, target: str) -> str:
     """What `make` printed, in a shell that has no environment; it must end well."""
-    alone = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "PYTHONPATH")}
+    ours = ("VIRTUAL_ENV", "PYTHONPATH", "PYTEST", "COV")
+    alone = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
     alone["PATH"] = os.pathsep.join(part for part in os.environ["PATH"].split(os.pathsep) if ".venv" not in part)
     started = time.monotonic()
     done = subprocess.run(["make", target], cwd=project, env=alone, capture_output=True, text=True, check=False)

@@ -139,7 +139,9 @@ def test_the_task_gives_the_same_bytes_again(settle: ModuleType, template: Path,
     assert git(project, "status", "--porcelain") == ""
 
 
-def test_a_mark_that_is_not_closed_is_an_error(settle: ModuleType) -> None:
+def test_a_mark_that_is_not_closed_or_not_known_is_an_error(settle: ModuleType) -> None:
+    with pytest.raises(settle.TemplateError, match="one of classification, regression, scoring, template"):
+        settle.only_with("a = 1  # only with scorin\n", {"scoring"})
     with pytest.raises(settle.TemplateError, match="`only with scoring` is not closed"):
         settle.only_with("a\n# >>> only with scoring\nb\n", {"scoring"})
     with pytest.raises(settle.TemplateError, match="closes what was not opened"):
@@ -221,6 +223,22 @@ def test_a_folder_with_other_files_is_left_alone(settle: ModuleType, template: P
         settle.settle(template, tmp_path, ANSWERS)
 
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+
+
+def test_without_git_one_line_says_so(
+    settle: ModuleType,
+    template: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    assert settle.main(str(template), json.dumps({**ANSWERS, "_src_path": "gh:one/another"}), "copy") == 1
+
+    assert capsys.readouterr().err == "git: not found; install it, a project and its updates need it\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_inside_a_repository_it_makes_none_of_its_own(settle: ModuleType, template: Path, tmp_path: Path) -> None:

@@ -120,7 +120,6 @@ def test_an_edit_on_both_sides_is_shown_as_a_conflict_and_can_be_settled(version
     left = [not (": lost (" in one or one.startswith(("`<<<<<<<", "`=======", "`>>>>>>>"))) for one in told]
     fixed["cells"] = [cell for cell, kept in zip(fixed["cells"], left, strict=True) if kept]
     (mine / notebook).write_text(json.dumps(fixed))
-    (mine / f"{notebook}.bak").unlink()
     for command in ("nbdev_export", "nbdev_clean"):
         assert ran(mine, command).returncode == 0
     synced = ran(mine, sys.executable, "-m", "house_prices", "sync")
