@@ -72,6 +72,17 @@ def test_its_figures_are_those_of_the_last_build(metric: str) -> None:
     ]
 
 
+@flights
+def test_what_it_shows_the_tour_shows() -> None:
+    tour = json.loads((ROOT / "nbs" / "index.ipynb").read_text())
+    outputs = [output for cell in tour["cells"] for output in cell.get("outputs", [])]
+    shown = "".join("".join(output.get("text", [])) for output in outputs).splitlines()
+    told = [block for language, block in re.findall(r"^```(\w*)\n(.*?)^```$", README, re.M | re.S) if not language]
+
+    assert len(told) >= 2
+    assert [line for block in told for line in block.splitlines() if line and line not in shown] == []
+
+
 # <<< only with classification
 def test_its_table_of_types_is_the_measured_one() -> None:
     measured = {kind: entry["parity"] for group in ("steps", "estimators") for kind, entry in PORTABLE[group].items()}
@@ -98,6 +109,7 @@ def test_its_campaign_is_the_measured_one() -> None:
     assert min(asked["rows"] for asked in campaign) >= 1_000_000
 
 
+@flights
 def test_its_costs_are_the_measured_ones() -> None:
     one, many = ([INFERENCE[key][way] for way in ("pipeline", "graph", "predictor")] for key in COSTS)
     peaks = INFERENCE["predict_memory_mb"]  # only with scoring
