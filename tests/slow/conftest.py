@@ -59,6 +59,7 @@ def make_project(root: Path) -> Project:
     project.run("git", "init", "--quiet", "--initial-branch", "main")
     project.run("dvc", "init", "--quiet")
     project.run("dvc", "config", "core.analytics", "false")
+    shutil.copytree(ROOT / ".dvc" / "plots", root / ".dvc" / "plots", dirs_exist_ok=True)
     project.run("dvc", "add", "--quiet", "data")
     project.run("git", "add", ".")
     project.run("git", *IDENTITY, "commit", "--quiet", "--message", "A project on the sample")
