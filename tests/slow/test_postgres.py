@@ -6,6 +6,7 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -85,6 +86,9 @@ class Postgres:
         workers = Path(f"/proc/{leader}/task/{leader}/children").read_text().split()
         for process in (leader, *map(int, workers)):
             os.kill(process, signal.SIGKILL)
+        for process in (leader, *map(int, workers)):  # a new server needs the shared memory that they hold
+            while (state := Path(f"/proc/{process}/stat")).exists() and ") Z" not in state.read_text():
+                time.sleep(0.01)
         (self.folder / "postmaster.pid").unlink()
 
     def stop(self) -> None:
