@@ -19,6 +19,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import average_precision_score, log_loss, mean_absolute_error, mean_squared_error, roc_auc_score
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from ..core.params import Data, Params, Train, UserError
 from ..core.workspace import Workspace, read_table, write_bytes, write_csv, write_json
@@ -101,7 +102,8 @@ def predict(
     task: str,
 ) -> np.ndarray:
     """The probability of class 1, or the predicted number; float64, rounded to 9 decimals."""
-    answer = model.predict_proba(X)[:, 1] if task == "classification" else model.predict(X)
+    with threadpool_limits(1, "blas"):
+        answer = model.predict_proba(X)[:, 1] if task == "classification" else model.predict(X)
     return np.round(np.asarray(answer, dtype=np.float64), 9)
 
 # %% ../../nbs/pipeline/22_train.ipynb #score

@@ -121,7 +121,7 @@ def test_a_regression_is_one_from_the_start(settle: ModuleType, template: Path, 
     project = laid_out(settle, template, tmp_path / "project", **BARE)
 
     params = yaml.safe_load((project / "params.yaml").read_text())
-    assert (params["task"], params["data"]["target"]) == ("regression", {"name": "delay", "positive_above": None})
+    assert (params["task"], params["data"]["target"]) == ("regression", {"name": "delay", "unit": "minutes"})
     assert "15 minutes" not in (project / "README.md").read_text() + (project / "params.yaml").read_text()
     stage = json.loads((project / "nbs" / "pipeline" / "23_evaluate.ipynb").read_text())
     assert [cell["id"] for cell in stage["cells"] if cell.get("outputs")] == [], "these show another task's figures"
