@@ -41,8 +41,8 @@ test: run  ## lint, types, import rules, all quick tests, and every notebook aga
 		echo "$$tree" > $(TESTED); \
 	fi
 
-test-slow: run  ## what needs minutes or whole environments: kills, cold builds, the wheel, nbdev 3
-	@python -m pytest -m slow
+test-slow: run  ## what needs minutes or whole environments: kills, servers, a browser, cold builds, a generated project
+	@python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m slow
 
 campaign: run  ## the long form of the kill, fuzz and parity tests; the figures go to benchmarks/
 	@python -m benchmarks.kills

@@ -162,7 +162,11 @@ def run(context: click.Context, stages: tuple[str, ...]) -> None:
       mlops_pkg run
       mlops_pkg run evaluate         up to this stage and no further
     """  # noqa: D301
+    from mlops_pkg.authoring.saving import unsaved
+
     root = _root()
+    for hint in unsaved(root):
+        click.echo(hint, err=True)
     context.invoke(data, new=False)
     context.invoke(mend, everything=False)
     if _dvc(root, "repro", *stages):
@@ -186,7 +190,9 @@ def stage(names: tuple[str, ...]) -> None:
     """  # noqa: D301
     from mlops_pkg.core.stage import main as run_stages
 
-    if code := run_stages(list(names)):
+    with waiting(f"running {', '.join(names)}"):
+        code = run_stages(list(names))
+    if code:
         raise click.exceptions.Exit(code)
 
 
@@ -375,7 +381,9 @@ def sync() -> None:
     """  # noqa: D301
     from mlops_pkg.proof.sync import sync as prove_sync
 
-    _end(prove_sync())
+    with waiting("comparing the package with a fresh export"):
+        ok = prove_sync()
+    _end(ok)
 
 # %% ../nbs/90_cli.ipynb #rebuild
 @commands.command()
@@ -449,7 +457,8 @@ def prove() -> None:
     for name, proof, words in (*proofs, ("parity", prove_parity, parity_words)):
         click.echo(paint(name, "bold"))
         started = time.monotonic()
-        ok = proof()
+        with waiting(f"{name}: at work"):
+            ok = proof()
         rows.append((name, verdict(ok), words(_read(_root() / "reports" / f"{name}.json"))))
         well = well and ok
         click.echo(f"{name}: {time.monotonic() - started:.0f} s\n", err=True)
@@ -527,7 +536,8 @@ def _root() -> Path:
     for folder in (here, *here.parents):
         if (folder / "params.yaml").is_file():
             return folder
-    raise click.ClickException(f"params.yaml: not found in {here} or above it; run this inside the project")
+    click.echo(f"params.yaml: not found in {here} or above it; run this inside the project", err=True)
+    raise click.exceptions.Exit(1)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@
 __all__ = ['tally_summary', 'predict']
 
 # %% ../../nbs/scoring/53_command.ipynb #imports
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ def _watched() -> Iterator[Callable[[int, float], None]]:
     bar: Any = click.progressbar(
         length=1000,
         file=sys.stderr,
-        hidden=not sys.stderr.isatty(),
+        hidden=not sys.stderr.isatty() or os.environ.get("TERM") == "dumb",
         item_show_func=lambda rows: f"{rows:,} rows" if rows else "",
     )
     with bar:
