@@ -309,7 +309,7 @@ def test_report_names_the_page_and_opens_it_when_asked(tmp_path: Path, monkeypat
     opened: list[str] = []
     page = tmp_path / "reports" / "index.html"
     monkeypatch.setattr("mlops_pkg.proof.report.report", lambda: page)
-    monkeypatch.setattr("click.launch", opened.append)
+    monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or True)
 
     assert run("report").output.strip() == "reports/index.html"
     assert opened == []

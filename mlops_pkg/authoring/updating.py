@@ -76,7 +76,7 @@ def pick_edits(
         wrong.append(
             f"cell {name}: its mark is gone; put `# %%` line and code back, or delete the cell in the notebook"
         )
-    for name in module.keys() & base.keys() - {AUTO}:
+    for name in (name for name in module if name in base and name != AUTO):
         if module[name] in (base[name], notebook.get(name)):
             continue
         if not module[name].strip():

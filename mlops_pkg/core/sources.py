@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from importlib.util import find_spec
 from itertools import islice, pairwise
@@ -37,7 +37,8 @@ def telling(
 ) -> Iterator[Callable[[str], None]]:
     """What is told how far the work is, and says it on standard error now and then."""
     state, done, spoken = [""], threading.Event(), threading.Event()
-    start, end = ("\r\033[K", "") if sys.stderr.isatty() else ("", "\n")
+    live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    start, end = ("\r\033[K", "") if live else ("", "\n")
 
     def speak() -> None:
         while not done.wait(every):
@@ -140,6 +141,10 @@ def arrow_column(
         raise UserError(f"{place}: it holds both {' and '.join(sorted(found))}; CAST it to one type in the query")
     if found == {"number"}:
         values = [None if value is None else float(value) for value in values]
+    if found == {
+        "timestamp with zone"
+    }:  # PYARROW_IGNORE_TIMEZONE, which pandera sets, would take the clock and drop the zone
+        values = [None if value is None else value.astimezone(UTC) for value in values]
     try:
         return pa.array(values, kinds[found.pop()] if found else pa.null())
     except (pa.ArrowInvalid, OverflowError) as error:

@@ -161,7 +161,9 @@ def project_root(
 def _check_kernel(root: Path) -> None:
     """Raise `UserError` in a notebook whose kernel has the package of another project than the one it stands in."""
     ours, loaded = root / "mlops_pkg", Path(str(sys.modules[UserError.__module__.partition(".")[0]].__file__)).parent
-    if "ipykernel" in sys.modules and (ours / "core" / "workspace.py").is_file() and not ours.samefile(loaded):
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    in_kernel = type(shell).__name__ == "ZMQInteractiveShell"
+    if in_kernel and (ours / "core" / "workspace.py").is_file() and not ours.samefile(loaded):
         raise UserError(f"mlops_pkg: this kernel has it from {loaded}; choose the kernel of .venv in {root}")
 
 # %% ../../nbs/core/01_workspace.ipynb #workspace-2

@@ -20,7 +20,7 @@ import pytest
 from mlops_pkg.core import sources
 from mlops_pkg.core.data import expected_digest, folder_digest, listing
 from mlops_pkg.core.params import Source, Sql, UserError, load_params
-from mlops_pkg.core.sources import check_query, fetch, holding, restore, snapshot, telling, write_rows
+from mlops_pkg.core.sources import arrow_column, check_query, fetch, holding, restore, snapshot, telling, write_rows
 from mlops_pkg.core.workspace import Workspace, table_bytes
 from tests.core.test_data import contents, run_dvc, set_source
 
@@ -114,6 +114,14 @@ def test_each_type_has_its_plain_place(  # noqa: PLR0917
 
     assert str(table.schema.field("a").type) == kind
     assert list(map(str, table["a"].to_pylist())) == list(map(str, expected or values))
+
+
+def test_a_zone_counts_whatever_other_libraries_have_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYARROW_IGNORE_TIMEZONE", "1")  # pandera does so when it is imported
+
+    column = arrow_column([datetime(2013, 1, 2, 3, tzinfo=EST)], "houses.seen")
+
+    assert str(column[0].as_py()) == "2013-01-02 08:00:00+00:00"
 
 
 @pytest.mark.parametrize(
