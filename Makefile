@@ -17,7 +17,7 @@ GIT_SETUP = ! git rev-parse --git-dir >/dev/null 2>&1 || { \
 # The page of `dvc plots`, which needs no network.
 PLOTS_SETUP = ! test -d .dvc || { \
 	python -m mlops_pkg.authoring.plots $(VENV)/plots.html && dvc config --local plots.html_template ../$(VENV)/plots.html; }
-LINT = ruff check --quiet && ruff format --quiet --check nbs tests benchmarks setup.py && mypy mlops_pkg && lint-imports
+LINT = echo 'lint: ruff, mypy, import rules' >&2 && ruff check --quiet && ruff format --quiet --check nbs tests benchmarks setup.py && mypy mlops_pkg && lint-imports
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE :=
 

@@ -190,9 +190,7 @@ def stage(names: tuple[str, ...]) -> None:
     """  # noqa: D301
     from mlops_pkg.core.stage import main as run_stages
 
-    with waiting(f"running {', '.join(names)}"):
-        code = run_stages(list(names))
-    if code:
+    if code := run_stages(list(names)):
         raise click.exceptions.Exit(code)
 
 

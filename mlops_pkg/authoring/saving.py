@@ -26,6 +26,7 @@ from typing import Any
 from ..core.params import UserError
 from ..core.workspace import project_root, write_bytes
 from ..proof.project import notebooks, read_notebook, source
+from ..proof.terminal import waiting
 
 # %% ../../nbs/authoring/60_saving.ipynb #is-source
 def is_source(
@@ -401,7 +402,8 @@ def main() -> int:
     """What `make export` calls: 0 when all were exported."""
     try:
         root = project_root()
-        done, failed = export_all(root)
+        with waiting("cleaning and exporting the notebooks"):
+            done, failed = export_all(root)
     except UserError as error:
         done, failed = [], [str(error)]
     print(*done, *(unsaved(root) if not failed else ()), sep="\n", end="\n" * bool(done))

@@ -19,7 +19,6 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import average_precision_score, log_loss, mean_absolute_error, mean_squared_error, roc_auc_score
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_limits
 
 from ..core.params import Data, Params, Train, UserError
 from ..core.workspace import Workspace, read_table, write_bytes, write_csv, write_json
@@ -97,14 +96,24 @@ def fit(
 
 # %% ../../nbs/pipeline/22_train.ipynb #predict
 def predict(
-    model: Any,  # a fitted estimator or pipeline
+    model: Any,  # a fitted pipeline
     X: pd.DataFrame,
     task: str,
 ) -> np.ndarray:
     """The probability of class 1, or the predicted number; float64, rounded to 9 decimals."""
-    with threadpool_limits(1, "blas"):
-        answer = model.predict_proba(X)[:, 1] if task == "classification" else model.predict(X)
+    if task == "classification":
+        answer = model.predict_proba(X)[:, 1]
+    else:
+        answer = _on_a_line(model, X) if isinstance(model[-1], Ridge) else model.predict(X)
     return np.round(np.asarray(answer, dtype=np.float64), 9)
+
+
+def _on_a_line(model: Pipeline, X: pd.DataFrame) -> np.ndarray:
+    """The number that a line predicts, its terms added in the order of the columns."""
+    answer = np.full(len(X), model[-1].intercept_, dtype=np.float64)
+    for column, weight in zip(np.asarray(model[:-1].transform(X)).T, model[-1].coef_, strict=True):
+        answer += column * weight
+    return answer
 
 # %% ../../nbs/pipeline/22_train.ipynb #score
 def score(
