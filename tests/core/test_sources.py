@@ -22,12 +22,12 @@ from mlops_pkg.core.data import expected_digest, folder_digest, listing
 from mlops_pkg.core.params import Source, Sql, UserError, load_params
 from mlops_pkg.core.sources import arrow_column, check_query, fetch, holding, restore, snapshot, telling, write_rows
 from mlops_pkg.core.workspace import Workspace, table_bytes
-from tests.core.test_data import contents, run_dvc, set_source
 
 pytest.importorskip("dvc", reason="data/ is recorded with DVC, which the extra `pipeline` leaves out")
 pytest.importorskip(
     "sqlalchemy", reason="databases are asked through SQLAlchemy, which the extra `pipeline` leaves out"
 )
+from tests.core.test_data import contents, run_dvc, set_source  # noqa: E402
 
 HOUSES = "SELECT * FROM houses ORDER BY id"
 TABLES = "params.yaml: data.source.sql.tables.houses: "
