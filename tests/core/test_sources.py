@@ -27,7 +27,7 @@ pytest.importorskip("dvc", reason="data/ is recorded with DVC, which the extra `
 pytest.importorskip(
     "sqlalchemy", reason="databases are asked through SQLAlchemy, which the extra `pipeline` leaves out"
 )
-from tests.core.test_data import contents, run_dvc, set_source  # noqa: E402
+from tests.core.test_data import contents, run_dvc, set_source
 
 HOUSES = "SELECT * FROM houses ORDER BY id"
 TABLES = "params.yaml: data.source.sql.tables.houses: "
