@@ -264,7 +264,10 @@ def test_without_an_identity_the_author_commits(
 def test_the_reserved_names_are_those_of_the_locked_environment() -> None:
     reserved = set((ROOT / ".copier" / "reserved.txt").read_text().split())
 
-    names = {*sys.stdlib_module_names, *metadata.packages_distributions()}
+    locked = set(re.findall(r"^([a-z0-9.-]+)==", (ROOT / "requirements.txt").read_text(), re.MULTILINE))
+    found = metadata.packages_distributions().items()
+    installed = {name for name, owners in found if locked & {re.sub(r"[_.]+", "-", owner.lower()) for owner in owners}}
+    names = {*sys.stdlib_module_names, *installed}
     fitting = {
         name.lower() for name in names if re.fullmatch(r"[a-z](?:_?[a-z0-9])+", name.lower()) and len(name) <= 24
     }
