@@ -2,12 +2,13 @@
 
 import shutil
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
-from mlops_pkg.core.params import read_yaml
+from mlops_pkg.core.params import UserError, read_yaml
 from mlops_pkg.core.stage import steady
 
 steady()  # before numpy is imported, as the stages do
@@ -36,6 +37,21 @@ def pytest_configure(config: pytest.Config) -> None:
     coverage = config.pluginmanager.getplugin("_cov")
     if OTHER_DATA and coverage:
         coverage.options.cov_fail_under = 0
+
+
+def contents(root: Path, *folders: str) -> dict[str, bytes]:
+    """Every file of a folder, or of some folders in it, by its path; bytecode is left out."""
+    paths = (path for name in folders or ("",) for path in (root / name).rglob("*") if path.is_file())
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths if "__pycache__" not in path.parts}
+
+
+def said_by(work: Callable[[], object]) -> str:
+    """The one line that the user is told."""
+    with pytest.raises(UserError) as caught:
+        work()
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1, message
+    return message
 
 
 def lay_out(root: Path) -> Path:

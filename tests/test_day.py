@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import IDENTITY, ROOT, lay_out
+from tests.conftest import IDENTITY, ROOT, contents, lay_out
 
 COPIED = ("README.md", "dvc.yaml", "dvc.lock", "data.dvc", "settings.ini", ".gitignore", ".dvcignore", "nbs")
 # root may write everywhere, unless it gives that right up
@@ -45,11 +45,6 @@ def made(built: Path, project: Path) -> Path:
     return project
 
 
-def files(root: Path) -> dict[str, bytes]:
-    paths = (path for path in root.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}
-
-
 def command(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     """The command line, run in a folder."""
     unprivileged = UNPRIVILEGED if shutil.which("setpriv") else ()
@@ -61,7 +56,7 @@ def command(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedP
 
 def one_line(root: Path, *arguments: str, code: int = 1, folder: Path | None = None) -> str:
     """The one line on standard error with which a mistake ends; nothing may have been written."""
-    before = files(root)
+    before = contents(root)
 
     done = command(folder or root, *arguments)
 
@@ -69,7 +64,7 @@ def one_line(root: Path, *arguments: str, code: int = 1, folder: Path | None = N
     lines = [line for line in done.stderr.splitlines() if not line.endswith(" ...")]  # what takes long says so
     assert len(lines) == 1, done.stderr
     assert len(lines[0]) < 250, lines[0]
-    assert files(root) == before, "something was written"
+    assert contents(root) == before, "something was written"
     return lines[0]
 
 
@@ -138,13 +133,13 @@ def test_without_a_lock_what_reads_it_says_how_to_get_it(project: Path, line: st
     ],
 )
 def test_an_unknown_stage_or_command_is_wrong_usage(project: Path, line: str, told: str) -> None:
-    before = files(project)
+    before = contents(project)
 
     done = command(project, *line.split())
 
     assert done.returncode == 2
     assert told in done.stderr.splitlines()[-1]
-    assert files(project) == before
+    assert contents(project) == before
 
 
 @pytest.mark.parametrize("line", ["research train --set train.max_itr=5", "stage train", "research train", "sync"])
@@ -177,14 +172,14 @@ def test_a_cell_that_fails_is_named_with_its_error(made: Path) -> None:
     cell = next(cell for cell in notebook["cells"] if cell["id"] == "use-imports")
     cell["source"].append("\nno_such_name")
     path.write_text(json.dumps(notebook))
-    before = files(made)
+    before = contents(made)
 
     done = command(made, "research", "train")
 
     told = f"train: the walk through {STAGE} failed in cell use-imports: NameError: name 'no_such_name' is not defined"
     assert done.returncode == 1
     assert done.stderr == f"{told}; see research/train.failed.ipynb\n"
-    assert files(made).keys() - before.keys() == {"research/train.failed.ipynb"}
+    assert contents(made).keys() - before.keys() == {"research/train.failed.ipynb"}
 
 
 @pytest.mark.parametrize("kernel", [{"display_name": "base", "name": "conda-base"}, None])

@@ -5,7 +5,6 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,9 @@ import yaml
 from mlops_pkg.authoring.profile import form_of, profile, time_form
 from mlops_pkg.authoring.proposal import Proposal, bounds_of, params_text, propose, tells_the_target
 from mlops_pkg.authoring.single_table import ingest_notebook, write_proposal
-from mlops_pkg.core.params import Params, UserError, load_params
+from mlops_pkg.core.params import Params, load_params
 from mlops_pkg.core.stage import STAGES
-from tests.conftest import IDENTITY, ROOT, lay_out
+from tests.conftest import IDENTITY, ROOT, lay_out, said_by
 
 REAL = ("airlines", "airports", "flights", "planes", "weather", "diabetes", "wine", "breast_cancer", "penguins")
 TARGETS = {"airports": "alt", "flights": "arr_delay", "planes": "seats", "weather": "temp", "penguins": "body_mass_g"}
@@ -45,15 +44,6 @@ def real_table(name: str, folder: Path) -> tuple[Path, str]:
     if found is None:
         pytest.skip(f"{name} is not here")
     return found, TARGETS.get(name, "name")
-
-
-def said_by(work: Callable[[], object]) -> str:
-    """The one line that the user is told."""
-    with pytest.raises(UserError) as caught:
-        work()
-    message = str(caught.value)
-    assert len(message.splitlines()) == 1, message
-    return message
 
 
 def write(folder: Path, text: str | bytes, name: str = "t.csv") -> Path:

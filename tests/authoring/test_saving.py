@@ -34,7 +34,8 @@ from mlops_pkg.authoring.saving import (
 )
 from mlops_pkg.core.params import UserError
 from mlops_pkg.proof.project import notebooks, read_notebook
-from mlops_pkg.proof.sync import check_sync, fresh_export
+from mlops_pkg.proof.sync import fresh_export
+from tests.authoring.conftest import edit, lines, sources_and_modules
 from tests.conftest import IDENTITY, ROOT
 
 NAME, MODULE = "nbs/core/00_rates.ipynb", "mlops_pkg/core/rates.py"
@@ -47,25 +48,6 @@ def toy(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     monkeypatch.chdir(root)
     assert export_all(root) == ([], [])
     return root
-
-
-def edit(path: Path, old: str, new: str) -> None:
-    """Replace a text that stands once in a file, quotes and line ends as in JSON."""
-    text = path.read_text()
-    if path.suffix == ".ipynb":
-        old, new = (json.dumps(part, ensure_ascii=False)[1:-1] for part in (old, new))
-    assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {path.name}"
-    path.write_text(text.replace(old, new))
-
-
-def contents(root: Path) -> dict[str, bytes]:
-    """Every file of notebooks and package by its path."""
-    paths = (path for name in ("nbs", "mlops_pkg") for path in (root / name).rglob("*") if path.is_file())
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths if "__pycache__" not in path.parts}
-
-
-def lines(root: Path) -> list[str]:
-    return [finding for check in check_sync(root) for finding in check.findings]
 
 
 def as_browser(path: Path) -> dict[str, Any]:
@@ -128,7 +110,7 @@ def test_a_save_exports_what_nbdev_export_would(toy: Path, tmp_path: Path) -> No
 
     fresh_export(toy, tmp_path / "fresh")
     assert told == f"{MODULE}: exported from {NAME}"
-    assert contents(toy) == contents(tmp_path / "fresh")
+    assert sources_and_modules(toy) == sources_and_modules(tmp_path / "fresh")
     assert "__all__ = ['RATE', 'doubled']" in (toy / MODULE).read_text()
     assert "doubled" in (toy / "mlops_pkg" / "_modidx.py").read_text()
     assert lines(toy) == []
@@ -142,7 +124,7 @@ def test_a_first_save_of_a_new_notebook_makes_its_folder_a_package(toy: Path, tm
     saved(toy, new)
 
     fresh_export(toy, tmp_path / "fresh")
-    assert contents(toy) == contents(tmp_path / "fresh")
+    assert sources_and_modules(toy) == sources_and_modules(tmp_path / "fresh")
     assert (toy / "mlops_pkg" / "fresh" / "__init__.py").is_file()
 
 
@@ -156,14 +138,14 @@ def test_a_first_save_of_a_new_notebook_makes_its_folder_a_package(toy: Path, tm
     ],
 )
 def test_a_broken_cell_leaves_the_last_good_module_and_is_named(toy: Path, broken: str, said: str) -> None:
-    before = contents(toy)
+    before = sources_and_modules(toy)
     edit(toy / NAME, "RATE = 0.1", broken)
     told: list[tuple[str, bool]] = []
 
     after_save(toy, toy / NAME, lambda line, well: told.append((line, well)))
 
     assert told == [(f"{NAME}: cell step-2: not valid Python: {said}", False)]
-    assert contents(toy) == before | {NAME: (toy / NAME).read_bytes()}
+    assert sources_and_modules(toy) == before | {NAME: (toy / NAME).read_bytes()}
 
 
 def test_sync_names_the_cell_that_cannot_be_exported(toy: Path) -> None:
@@ -196,19 +178,19 @@ def test_what_is_no_source_is_left_alone(toy: Path, name: str) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     if "gone" not in name:
         place.write_text((toy / NAME).read_text().replace("RATE = 0.1", "RATE = 0.9").replace("null", "7"))
-    before = contents(toy)
+    before = sources_and_modules(toy)
 
     assert saved(toy, place) == ""
-    assert contents(toy) == before
+    assert sources_and_modules(toy) == before
 
 
 def test_a_notebook_without_a_module_is_cleaned_and_exports_nothing(toy: Path) -> None:
     notes = toy / "nbs" / "notes.ipynb"
     notes.write_text((toy / NAME).read_text().replace("#| ", "# ").replace("null", "7"))
-    before = contents(toy)
+    before = sources_and_modules(toy)
 
     assert saved(toy, notes) == ""
-    assert contents(toy) == before | {"nbs/notes.ipynb": notes.read_bytes()}
+    assert sources_and_modules(toy) == before | {"nbs/notes.ipynb": notes.read_bytes()}
     assert b'"execution_count": null' in notes.read_bytes()
 
 
@@ -221,24 +203,24 @@ def test_a_notebook_without_a_module_is_cleaned_and_exports_nothing(toy: Path) -
     ],
 )
 def test_a_half_written_notebook_is_harmless(toy: Path, content: str, said: str) -> None:
-    before = contents(toy)
+    before = sources_and_modules(toy)
     (toy / NAME).write_text(content)
 
     with pytest.raises(UserError, match=re.escape(said)):
         saved(toy, toy / NAME)
 
-    assert contents(toy) == before | {NAME: content.encode()}
+    assert sources_and_modules(toy) == before | {NAME: content.encode()}
 
 
 @pytest.mark.parametrize("target", ["../../evil", "core..rates", "/etc/rates", "core.1rates"])
 def test_a_module_cannot_be_written_outside_the_package(toy: Path, target: str) -> None:
-    before = contents(toy)
+    before = sources_and_modules(toy)
     edit(toy / NAME, "#| default_exp core.rates", f"#| default_exp {target}")
 
     with pytest.raises(UserError, match="is not a module's name"):
         saved(toy, toy / NAME)
 
-    assert contents(toy).keys() == before.keys()
+    assert sources_and_modules(toy).keys() == before.keys()
 
 
 def test_an_export_without_a_module_is_told(toy: Path) -> None:
@@ -276,7 +258,7 @@ def test_the_module_of_a_deleted_notebook_is_named_by_sync(toy: Path) -> None:
 def test_an_edit_of_a_module_is_never_written_over(toy: Path) -> None:
     edit(toy / MODULE, "RATE = 0.1", "RATE = 0.15")
     edit(toy / NAME, "RATE = 0.1", "RATE = 0.2")
-    before = contents(toy)
+    before = sources_and_modules(toy)
 
     with pytest.raises(UserError, match=f"{MODULE}: edited since its last export, .*`mlops_pkg update`") as raised:
         saved(toy, toy / NAME)
@@ -284,7 +266,7 @@ def test_an_edit_of_a_module_is_never_written_over(toy: Path) -> None:
 
     assert "\n" not in str(raised.value)
     assert (done, failed) == ([], [str(raised.value)])
-    assert contents(toy) == before
+    assert sources_and_modules(toy) == before
     (toy / MODULE).unlink()
     assert saved(toy, toy / NAME) == f"{MODULE}: exported from {NAME}"
 
@@ -429,14 +411,14 @@ def test_a_notebook_of_an_old_format_stops_the_export_before_anything_is_written
     edit(toy / NAME, "RATE = 0.1", "RATE = 0.2")
     old = toy / "nbs" / "pipeline" / "22_train.ipynb"
     old.write_text(old.read_text().replace('"nbformat_minor": 5', '"nbformat_minor": 4'))
-    before = contents(toy)
+    before = sources_and_modules(toy)
 
     done, failed = export_all(toy)
 
     assert done == []
     assert len(failed) == 1
     assert "nbs/pipeline/22_train.ipynb: saved in notebook format 4.4" in failed[0]
-    assert contents(toy) == before
+    assert sources_and_modules(toy) == before
 
 
 WATCH = """

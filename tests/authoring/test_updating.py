@@ -14,7 +14,7 @@ from mlops_pkg.authoring.saving import clean_content, export_all, module_of, sav
 from mlops_pkg.authoring.updating import absolute, exporters, split_module, update
 from mlops_pkg.core.params import UserError
 from mlops_pkg.proof.project import notebooks, read_notebook, source
-from mlops_pkg.proof.sync import check_sync
+from tests.authoring.conftest import edit, lines, sources_and_modules
 from tests.conftest import IDENTITY, ROOT
 from tests.proof.conftest import notebook
 
@@ -46,34 +46,15 @@ def toy(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return root
 
 
-def edit(path: Path, old: str, new: str) -> None:
-    """Replace a text that stands once in a file, quotes and line ends as in JSON."""
-    text = path.read_text()
-    if path.suffix == ".ipynb":
-        old, new = (json.dumps(part, ensure_ascii=False)[1:-1] for part in (old, new))
-    assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {path.name}"
-    path.write_text(text.replace(old, new))
-
-
-def contents(root: Path) -> dict[str, bytes]:
-    """Every file of notebooks and package by its path."""
-    paths = (path for name in ("nbs", "mlops_pkg") for path in (root / name).rglob("*") if path.is_file())
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths if "__pycache__" not in path.parts}
-
-
-def lines(root: Path) -> list[str]:
-    return [finding for check in check_sync(root) for finding in check.findings]
-
-
 def sources(root: Path) -> dict[str, str]:
     return {cell["id"]: source(cell) for cell in read_notebook(root / NAME)["cells"]}
 
 
 def test_no_edit_changes_nothing(toy: Path) -> None:
-    before = contents(toy)
+    before = sources_and_modules(toy)
 
     assert update(toy) == []
-    assert contents(toy) == before
+    assert sources_and_modules(toy) == before
 
 
 def test_no_module_of_this_package_holds_an_edit() -> None:
@@ -89,14 +70,14 @@ def test_no_module_of_this_package_holds_an_edit() -> None:
 
 
 def test_an_edit_goes_back_into_its_cell_and_into_no_other(toy: Path) -> None:
-    before = contents(toy)
+    before = sources_and_modules(toy)
     edit(toy / MODULE, "return cost * (1 + RATE)", 'return round(cost * (1 + RATE), 2)  # "net"\n')
     edit(toy / MODULE, "return 2 * cost", "return cost + cost")
     edited = (toy / MODULE).read_text()
 
     assert update(toy) == [f"{NAME}: took the edits of step-3, step-5 from {MODULE}"]
 
-    after = contents(toy)
+    after = sources_and_modules(toy)
     assert {name for name in after if after[name] != before.get(name)} == {NAME, MODULE}
     assert sources(toy)["step-3"].startswith("#| export\n#| code-fold: true\n\ndef price(cost):\n    return round(")
     assert sources(toy)["step-5"] == "#| exporti\ndef _twice(cost):\n    return cost + cost"
@@ -159,12 +140,12 @@ def test_a_new_function_in_a_block_comes_to_all(toy: Path) -> None:
 
 
 def test_blank_lines_of_a_formatter_are_no_edit_of_a_cell(toy: Path) -> None:
-    before = contents(toy)
+    before = sources_and_modules(toy)
     text = (toy / MODULE).read_text()
     (toy / MODULE).write_text(text.replace("\n\n# %% ", "\n\n\n\n# %% "))
 
     assert update(toy) == [f"{NAME}: has already what stands in {MODULE}"]
-    assert contents(toy) == before
+    assert sources_and_modules(toy) == before
 
 
 def test_edits_of_both_sides_in_different_cells_are_both_kept(toy: Path) -> None:
@@ -199,37 +180,37 @@ def test_edits_of_both_sides_in_different_cells_are_both_kept(toy: Path) -> None
 )
 def test_an_edit_without_a_cell_is_refused_and_changes_nothing(toy: Path, old: str, new: str, said: str) -> None:
     edit(toy / MODULE, old, new)
-    before = contents(toy)
+    before = sources_and_modules(toy)
 
     with pytest.raises(UserError, match=re.escape(said)) as raised:
         update(toy)
 
     assert str(raised.value).startswith(MODULE)
     assert "\n" not in str(raised.value)
-    assert contents(toy) == before
+    assert sources_and_modules(toy) == before
 
 
 def test_a_cell_edited_on_both_sides_is_refused_and_neither_edit_is_lost(toy: Path) -> None:
     edit(toy / MODULE, "return 2 * cost", "return cost + cost")
     edit(toy / NAME, "return 2 * cost", "return cost << 1")
-    before = contents(toy)
+    before = sources_and_modules(toy)
 
     with pytest.raises(UserError, match="cell step-5: edited in the notebook as well since the last export"):
         update(toy)
     with pytest.raises(UserError, match="edited since its last export"):
         saved(toy, toy / NAME)
 
-    assert contents(toy) == before
+    assert sources_and_modules(toy) == before
 
 
 def test_one_refusal_keeps_every_module_from_being_taken(toy: Path) -> None:
     edit(toy / "mlops_pkg" / "core" / "rates.py", "RATE = 0.1", "RATE = 0.2")
     edit(toy / MODULE, "__all__ = ['price']", "__all__ = []")
-    before = contents(toy)
+    before = sources_and_modules(toy)
 
     with pytest.raises(UserError, match=MODULE):
         update(toy)
-    assert contents(toy) == before
+    assert sources_and_modules(toy) == before
     assert update(toy, ["mlops_pkg.core.rates"]) == [
         "nbs/core/00_rates.ipynb: took the edits of step-2 from mlops_pkg/core/rates.py"
     ]

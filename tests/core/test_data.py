@@ -16,7 +16,7 @@ from mlops_pkg.core.data import expected_digest, folder_digest, listing, verify_
 from mlops_pkg.core.params import UserError, read_yaml
 from mlops_pkg.core.sources import restore
 from mlops_pkg.core.workspace import Workspace
-from tests.conftest import flights
+from tests.conftest import contents, flights, said_by
 
 pytest.importorskip("dvc", reason="data/ is restored with DVC, which the extra `pipeline` leaves out")
 
@@ -93,18 +93,9 @@ def without_remote(root: Path, package: str) -> Workspace:
     return Workspace(root)
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """What a folder holds."""
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def message_of(root: Path) -> str:
     """What the user is told."""
-    with pytest.raises(UserError) as caught:
-        restore(Workspace(root))
-    message = str(caught.value)
-    assert len(message.splitlines()) == 1, message
-    return message
+    return said_by(lambda: restore(Workspace(root)))
 
 
 def test_the_digest_of_a_folder_is_the_one_dvc_computes(tracked: Path) -> None:

@@ -27,7 +27,8 @@ pytest.importorskip("dvc", reason="data/ is recorded with DVC, which the extra `
 pytest.importorskip(
     "sqlalchemy", reason="databases are asked through SQLAlchemy, which the extra `pipeline` leaves out"
 )
-from tests.core.test_data import contents, run_dvc, set_source
+from tests.conftest import contents, said_by
+from tests.core.test_data import run_dvc, set_source
 
 HOUSES = "SELECT * FROM houses ORDER BY id"
 TABLES = "params.yaml: data.source.sql.tables.houses: "
@@ -64,15 +65,6 @@ def project(first: Path, tmp_path: Path) -> Path:
     """A copy of the project and its warehouse."""
     shutil.copytree(first.parent, tmp_path / "place")
     return tmp_path / "place" / "project"
-
-
-def said_by(work: Callable[[], object]) -> str:
-    """The one line that the user is told."""
-    with pytest.raises(UserError) as caught:
-        work()
-    message = str(caught.value)
-    assert len(message.splitlines()) == 1, message
-    return message
 
 
 def written(

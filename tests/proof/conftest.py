@@ -11,6 +11,13 @@ from mlops_pkg.core.stage import STAGES
 PROJECT = Path(__file__).parents[2]
 
 
+def replace(path: Path, old: str, new: str) -> None:
+    """Plant a fault: the first place of a text in a file becomes another."""
+    text = path.read_text()
+    assert old in text, f"the fault cannot be planted: {old!r} is not in {path.name}"
+    path.write_text(text.replace(old, new, 1))
+
+
 def notebook(*cells: tuple[str, str]) -> str:
     """A notebook of the given cells, each a kind (markdown, code or parameters) and its source."""
     written = []

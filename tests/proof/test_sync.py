@@ -24,6 +24,7 @@ from mlops_pkg.proof.sync import (
     output_findings,
     sync,
 )
+from tests.proof.conftest import replace
 
 
 def findings(root: Path) -> list[str]:
@@ -34,12 +35,6 @@ def findings(root: Path) -> list[str]:
 def of(check: Check) -> list[str]:
     """The findings of one check, each after its name; quicker than all of them, which export the project."""
     return [f"{check.name}: {finding}" for finding in check.findings]
-
-
-def replace(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
-    assert old in text, f"the fault cannot be planted: {old!r} is not in {path.name}"
-    path.write_text(text.replace(old, new, 1))
 
 
 def only(found: list[str], *words: str) -> bool:

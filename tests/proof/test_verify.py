@@ -21,6 +21,7 @@ from mlops_pkg.proof.sync import fresh_export
 from mlops_pkg.proof.terminal import waiting
 from mlops_pkg.proof.verify import check_lock, check_remote, check_verify, verify
 from tests.conftest import IDENTITY, ROOT
+from tests.proof.conftest import replace
 
 
 def run(root: Path, *command: str) -> str:
@@ -84,12 +85,6 @@ def clone(published: Path, tmp_path: Path) -> Path:
     shutil.copytree(published / "remote", tmp_path / "remote")
     run(tmp_path, "git", "clone", "--quiet", str(published / "project"), "clone")
     return tmp_path / "clone"
-
-
-def replace(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
-    assert old in text, f"the fault cannot be planted: {old!r} is not in {path.name}"
-    path.write_text(text.replace(old, new, 1))
 
 
 def red(root: Path) -> dict[str, tuple[str, ...]]:

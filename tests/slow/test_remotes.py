@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from mlops_pkg.core.stage import STAGES
-from tests.conftest import IDENTITY, ROOT
+from tests.conftest import IDENTITY, ROOT, contents
 from tests.slow.conftest import Project, make_project
 from tests.slow.servers import LOOPBACK, S3, Remote, Sftp, WebDav
 
@@ -59,12 +59,6 @@ def run_cache(project: Project) -> dict[str, bytes]:
     """What DVC remembers of the runs of stages."""
     folder = project.root / ".dvc" / "cache" / "runs"
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def contents(project: Project) -> dict[str, bytes]:
-    """Every file of artifacts/ and data/."""
-    files = [path for name in ("artifacts", "data") for path in (project.root / name).rglob("*") if path.is_file()]
-    return {path.relative_to(project.root).as_posix(): path.read_bytes() for path in files}
 
 
 def at_home(root: Path, remote: Remote) -> Project:
@@ -156,7 +150,7 @@ def test_a_pull_that_breaks_in_the_middle_is_completed_by_the_next(
     sharing: Sharing, broken_pull: CompletedProcess[str]
 ) -> None:
     told(broken_pull, "ERROR: failed to transfer")
-    assert contents(sharing.other) == contents(sharing.one)
+    assert contents(sharing.other.root, "artifacts", "data") == contents(sharing.one.root, "artifacts", "data")
     assert run_cache(sharing.other) == run_cache(sharing.one)
     assert len(run_cache(sharing.other)) == len(STAGES)
 
@@ -165,20 +159,20 @@ def test_a_colleague_who_pulled_runs_no_stage_even_when_the_lock_has_lost_one(
     sharing: Sharing, broken_pull: CompletedProcess[str]
 ) -> None:
     other = sharing.other
-    lock, before = other.root / "dvc.lock", contents(other)
+    lock, before = other.root / "dvc.lock", contents(other.root, "artifacts", "data")
     content = yaml.safe_load(lock.read_text())
     del content["stages"]["train"]
     lock.write_text(yaml.safe_dump(content, sort_keys=False))
     shutil.rmtree(other.root / TRAIN)
 
     assert other.repro("package") == set(), "the run cache did not bring the stage back"
-    assert contents(other) == before
+    assert contents(other.root, "artifacts", "data") == before
     assert other.digests() == sharing.one.digests()
 
 
 def test_a_damaged_or_lost_object_is_refused_and_named(sharing: Sharing, broken_pull: CompletedProcess[str]) -> None:
     one, other, remote = sharing.one, sharing.other, sharing.remote
-    digests, before = one.digests(), contents(other)
+    digests, before = one.digests(), contents(other.root, "artifacts", "data")
     truncated, flipped, lost = (TRAIN / name for name in ("model.skops", "baseline.skops", "iterations.csv"))
     names = [digests[path.as_posix()] for path in (truncated, flipped, lost)]
     whole = [remote.read(name) for name in names]
@@ -199,18 +193,18 @@ def test_a_damaged_or_lost_object_is_refused_and_named(sharing: Sharing, broken_
     told(refused, *(path.as_posix() for path in (truncated, flipped, lost)))
     assert left == set(), "bytes that are not the recorded ones were handed out"
     assert remote.damaged() == set()
-    assert contents(other) == before
+    assert contents(other.root, "artifacts", "data") == before
 
 
 def test_data_are_restored_from_the_remote(sharing: Sharing, broken_pull: CompletedProcess[str]) -> None:
-    other, before = sharing.other, contents(sharing.other)
+    other, before = sharing.other, contents(sharing.other.root, "artifacts", "data")
     shutil.rmtree(other.root / "data")
     shutil.rmtree(other.root / ".dvc" / "cache" / "files")
 
     said = other.run("python", "-m", "mlops_pkg", "data").stdout
 
     assert "data/ restored from the DVC remote and verified" in said
-    assert contents(other) == before
+    assert contents(other.root, "artifacts", "data") == before
 
 
 def test_wrong_credentials_are_told(sharing: Sharing, broken_push: CompletedProcess[str]) -> None:
@@ -237,7 +231,7 @@ def test_a_remote_that_is_gone_is_told(sharing: Sharing, broken_pull: CompletedP
     other, model = sharing.other, sharing.other.root / TRAIN / "model.skops"
     model.unlink()
     shutil.rmtree(other.root / ".dvc" / "cache" / "files")
-    before = contents(other)
+    before = contents(other.root, "artifacts", "data")
     sharing.remote.vanish()
 
     started = time.monotonic()
@@ -246,7 +240,7 @@ def test_a_remote_that_is_gone_is_told(sharing: Sharing, broken_pull: CompletedP
 
     told(refused, "ERROR: ")
     assert took < 60
-    assert contents(other) == before
+    assert contents(other.root, "artifacts", "data") == before
 
 
 def test_where_the_remote_never_answers_data_are_restored_from_the_package(tmp_path: Path) -> None:

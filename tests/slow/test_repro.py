@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mlops_pkg.core.stage import STAGES
-from tests.conftest import IDENTITY
+from tests.conftest import IDENTITY, contents
 from tests.slow.conftest import Project, make_project
 
 pytestmark = pytest.mark.slow
@@ -27,11 +27,6 @@ def edit_cell(notebook: Path, old: str, new: str) -> None:
         cell["source"] = source.replace(old, new).splitlines(keepends=True)
     assert found == 1, f"{old!r} stands {found} times in {notebook.name}"
     notebook.write_text(json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Each file below a folder, by its path."""
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="module")
