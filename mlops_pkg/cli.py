@@ -40,10 +40,18 @@ _DAY = {
     "Prove": ("sync", "rebuild", "parity", "prove", "declared"),
     "Share": ("verify", "merge", "mend"),
     "Read": ("summary", "report", "lineage"),
-    "Use": ("predict",),
+    "Use": ("predict", "serve"),
 }
-_FLOORS = {"predict": "scoring"}  # the commands of optional floors, by the folder that each floor is
-_MISTAKES = ("UserError", "BundleError", "RecordsError")  # by name, because their modules are imported late
+_FLOORS = {
+    "predict": "scoring",
+    "serve": "serving",
+}  # the commands of optional floors, by the folder that each floor is
+_MISTAKES = (
+    "UserError",
+    "BundleError",
+    "RecordsError",
+    "SettingsError",
+)  # by name, because their modules are imported late
 
 
 def _day() -> dict[str, list[str]]:

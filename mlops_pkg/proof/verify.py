@@ -7,6 +7,7 @@ __all__ = ['shared_stages', 'lock_findings', 'told_once', 'check_lock', 'Shared'
            'remote_findings', 'check_remote', 'check_export', 'check_verify', 'verify']
 
 # %% ../../nbs/proof/37_verify.ipynb #imports
+import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -125,12 +126,15 @@ def held_sizes(
     return {one: answer.get("size") for one, answer in zip(asked, answers, strict=True) if isinstance(answer, dict)}
 
 # %% ../../nbs/proof/37_verify.ipynb #remote-findings
+_EMPTY = hashlib.md5(b"", usedforsecurity=False).hexdigest()
+
+
 def remote_findings(
     name: str,  # of the remote
     odb: Any,  # its objects
     outs: Iterable[Any],  # outputs of DVC's index
 ) -> Iterator[str]:
-    """The objects that the remote lacks, and those that are too short or too long."""
+    """The objects that the remote lacks, and those that are empty, too short or too long."""
     outputs = []
     for out in outs:
         try:
@@ -144,9 +148,13 @@ def remote_findings(
     for output in outputs:
         lacking = [path for path, md5 in output.objects.items() if md5 not in held]
         yield from (f"{path} is not in the remote {name}; run `dvc push`" for path in lacking)
+        empty = {path: md5 for path, md5 in output.objects.items() if held.get(md5) == 0 and md5 != _EMPTY}
+        for path, md5 in empty.items():
+            yield f"{path} is empty in the remote {name}, as a killed push leaves it; {_again(md5)}"
         sizes = [held.get(md5) for md5 in output.objects.values()]
         if (
             not lacking
+            and not empty
             and None not in (output.size, *sizes)
             and (size := sum(one or 0 for one in sizes)) != output.size
         ):

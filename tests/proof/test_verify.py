@@ -173,7 +173,7 @@ def test_a_lost_object_is_named_also_the_list_of_a_folder_and_what_is_in_it(clon
 def test_an_object_that_was_cut_off_is_red_with_both_sizes_and_nothing_is_deleted(clone: Path) -> None:
     cut = stored(clone, "artifacts/train/rates.json")
     size, damaged = cut.stat().st_size, stored(clone, "data/flights.csv")
-    for path, content in ((cut, b"{}"), (damaged, b"")):
+    for path, content in ((cut, b"{}"), (damaged, b"short")):
         path.chmod(0o644)
         path.write_bytes(content)
 
@@ -182,9 +182,21 @@ def test_an_object_that_was_cut_off_is_red_with_both_sizes_and_nothing_is_delete
     name = f"{cut.parent.name}/{cut.name}"
     recorded = f"2 bytes in the remote storage, {size:,} are recorded; delete its object {name} there"
     assert rates == f"artifacts/train/rates.json has {recorded}, then run `dvc push`"
-    assert data.startswith("data has 10 bytes in the remote storage, 20 are recorded; delete its objects there"), data
+    assert data.startswith("data has 15 bytes in the remote storage, 20 are recorded; delete its objects there"), data
     assert cut.read_bytes() == b"{}"
     assert damaged.exists()
+
+
+@pytest.mark.parametrize("path", ["artifacts/train/rates.json", "data/flights.csv"])
+def test_an_object_that_a_killed_push_may_leave_empty_is_named(clone: Path, path: str) -> None:
+    empty = stored(clone, path)
+    empty.chmod(0o644)
+    empty.write_bytes(b"")
+
+    [finding] = check_remote(clone).findings
+
+    again = f"delete its object {empty.parent.name}/{empty.name} there, then run `dvc push`"
+    assert finding == f"{path} is empty in the remote storage, as a killed push leaves it; {again}"
 
 
 @pytest.mark.parametrize("content", ["[{", "{}", "[1]", '[{"relpath": "weather.csv"}]', "[]"])

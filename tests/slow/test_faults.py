@@ -101,6 +101,18 @@ def test_after_a_kill_at_a_random_moment_the_next_command_goes_on(project: Proje
     assert [one for one in kills if one.lost] == []
 
 
+@pytest.mark.parametrize("kind", [".dir", ""], ids=["list", "file"])
+def test_after_a_push_killed_before_its_first_byte_the_next_one_is_whole(project: Project, kind: str) -> None:
+    push = Push(project)
+    push.prepare()
+    empty = push.storage / next(name for name in push.wanted if name.endswith(".dir") == bool(kind))
+    empty.parent.mkdir(parents=True)
+    empty.touch()
+
+    assert push.again() == ""
+    assert push.state() == "new"
+
+
 def test_after_a_killed_walk_the_next_one_goes_on(project: Project) -> None:
     assert kill(Walk(project, ("ingest",)), {}, random.Random(5)).lost == ""
 
