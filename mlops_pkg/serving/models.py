@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..bundle.manifest import CARD, LINEAGE, REFERENCE, BundleError, read_bundle
 from ..bundle.predictor import Predictor
 from ..bundle.signature import Field
