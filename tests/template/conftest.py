@@ -15,7 +15,7 @@ ANSWERS = {
     "author": "Ann Author",
     "author_email": "ann@example.invalid",
     "task": "classification",
-    "floors": ["scoring"],
+    "floors": ["scoring", "serving"],
 }
 
 

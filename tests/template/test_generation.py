@@ -56,7 +56,7 @@ def named(project: Path, word: re.Pattern[str]) -> list[str]:
 def test_no_name_of_the_template_is_left(generated: Path) -> None:
     assert len(git(generated, "ls-files").splitlines()) > 150
     assert named(generated, TEMPLATE) == []
-    assert named(generated, re.compile(r"only with (scoring|classification|regression|template)")) == []
+    assert named(generated, re.compile(r"only with (scoring|serving|classification|regression|template)")) == []
 
 
 def test_nothing_is_in_it_that_is_only_the_templates(generated: Path) -> None:
@@ -109,11 +109,13 @@ def test_without_a_floor_nothing_of_it_is_left(settle: ModuleType, template: Pat
     project = laid_out(settle, template, tmp_path / "project", **BARE)
 
     names = git(project, "ls-files").splitlines()
-    assert [name for name in names if "scoring" in name] == []
-    assert named(project, re.compile(r"house_prices[./]scoring|house_prices predict\b(?!.*:\s*\{$)")) == []
+    assert [name for name in names if "scoring" in name or "serving" in name] == []
+    gone = r"house_prices[./](scoring|serving)|house_prices (predict|serve)\b(?!.*:\s*\{$)"
+    assert named(project, re.compile(gone)) == []
     shown = ran(project, sys.executable, "-m", "house_prices", "--help")
     assert shown.returncode == 0
     assert "predict" not in shown.stdout
+    assert "serve" not in shown.stdout
     assert ran(project, "lint-imports", "--no-cache").returncode == 0
 
 
@@ -140,7 +142,7 @@ def test_the_task_gives_the_same_bytes_again(settle: ModuleType, template: Path,
 
 
 def test_a_mark_that_is_not_closed_or_not_known_is_an_error(settle: ModuleType) -> None:
-    with pytest.raises(settle.TemplateError, match="one of classification, regression, scoring, template"):
+    with pytest.raises(settle.TemplateError, match="one of classification, regression, scoring, serving, template"):
         settle.only_with("a = 1  # only with scorin\n", {"scoring"})
     with pytest.raises(settle.TemplateError, match="`only with scoring` is not closed"):
         settle.only_with("a\n# >>> only with scoring\nb\n", {"scoring"})

@@ -91,11 +91,15 @@ def test_an_update_to_the_same_version_changes_nothing(project: Path) -> None:
 def test_a_floor_comes_with_the_answer(template: Path, tmp_path: Path) -> None:
     project = copy(template, tmp_path / "bare", floors=[])
     assert not (project / "nbs" / "scoring").exists()
+    assert not (project / "nbs" / "serving").exists()
 
-    update(project, floors=["scoring"])
+    update(project, floors=["scoring", "serving"])
 
     assert (project / "house_prices" / "scoring" / "command.py").exists()
-    assert "scoring is built on the bundle alone" in (project / "pyproject.toml").read_text()
+    assert (project / "house_prices" / "serving" / "command.py").exists()
+    contracts = (project / "pyproject.toml").read_text()
+    assert "scoring is built on the bundle alone" in contracts
+    assert "serving is built on the bundle alone" in contracts
 
 
 def test_an_edit_on_both_sides_is_shown_as_a_conflict_and_can_be_settled(versions: Path, mine: Path) -> None:
