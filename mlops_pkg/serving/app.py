@@ -35,7 +35,7 @@ from ..bundle.records import RecordsError
 from ..bundle.signature import Signature
 from .answering import Answering
 from .counters import Counters, Family, Series, exposition
-from .logs import Log
+from .logs import Log, take_logging
 from .messages import ARROW, JSON, RefusedError, arrow_answers, json_answers, read_arrow, read_json
 from .models import Model, Models
 from .page import page
@@ -407,6 +407,7 @@ def make_app(
 ) -> Any:
     """The app of one worker; `BundleError` where the bundle cannot answer."""
     log = Log(settings.log)
+    take_logging(log)
     service = Service(settings, counts, log)
 
     @asynccontextmanager
@@ -426,6 +427,7 @@ def make_app(
 
     model = service.models.current
     app = FastAPI(title=model.told.name, version=model.told.version, lifespan=life, redoc_url=None)
+    app.router.redirect_slashes = False
     add_routes(app, service)
     guarded = Guard(app, service)
     if not settings.cors:

@@ -93,8 +93,9 @@ class Models:
         self._seen = stamp
         try:
             model = load_model(self.folder)
-        except (BundleError, OSError) as error:
-            self._tell("bundle_refused", reason=str(error), digest=self.current.told.digest)
+        except Exception as error:  # whatever it is, the one that is there goes on
+            reason = str(error) if isinstance(error, (BundleError, OSError)) else repr(error)
+            self._tell("bundle_refused", reason=reason, digest=self.current.told.digest)
             return False
         if self._stamp() != stamp:  # it was written while it was read; the next look sees it whole
             self._seen = ()

@@ -1,0 +1,86 @@
+"""Lines of the log, and what becomes of those that cannot be written."""
+
+import json
+import logging
+import os
+import threading
+from pathlib import Path
+
+from mlops_pkg.serving.logs import Log, log_line, take_logging
+from tests.serving.conftest import until
+
+
+def test_each_line_is_json_whatever_a_stranger_sends(tmp_path: Path) -> None:
+    log = Log(tmp_path / "log")
+    strange = 'a"\n{"event": "forged"}\r\u2028\ud800'
+    log.tell("request", path=strange)
+    log.close()
+
+    [line] = (tmp_path / "log").read_bytes().splitlines()
+
+    assert json.loads(line)["path"] == strange
+
+
+def test_the_time_is_utc_with_milliseconds() -> None:
+    assert json.loads(log_line(1.5, "ready", {}))["time"] == "1970-01-01T00:00:01.500Z"
+
+
+def test_lines_keep_their_order_and_all_are_written(tmp_path: Path) -> None:
+    log = Log(tmp_path / "log")
+    for number in range(5_000):
+        log.tell("request", number=number)
+    log.close()
+
+    written = [json.loads(line)["number"] for line in (tmp_path / "log").read_text().splitlines()]
+
+    assert written == list(range(5_000))
+    assert log.take_lost() == 0
+
+
+def test_a_full_disk_loses_lines_and_counts_them() -> None:
+    log = Log(Path("/dev/full"))
+    log.tell("request")
+    log.tell("request")
+    log.close()
+
+    assert log.take_lost() == 2
+    assert log.take_lost() == 0, "a line is counted twice"
+
+
+def test_a_pipe_that_nobody_reads_holds_up_neither_the_server_nor_its_end(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    log = Log(tmp_path / "pipe")
+    for _ in range(30_000):
+        log.tell("request", text="x" * 100)
+
+    assert until(lambda: log.lost > 0)
+    log.close()
+    os.close(reader)
+
+
+def test_what_libraries_log_becomes_lines(tmp_path: Path) -> None:
+    root, kept = logging.root, (logging.root.handlers, logging.root.level)
+    log = Log(tmp_path / "log")
+    try:
+        take_logging(log)
+        try:
+            raise ValueError("broken")
+        except ValueError:
+            logging.getLogger("uvicorn.error").exception("one\ntwo")
+    finally:
+        root.handlers = kept[0]
+        root.setLevel(kept[1])
+    log.close()
+
+    [line] = map(json.loads, (tmp_path / "log").read_text().splitlines())
+
+    assert (line["event"], line["level"], line["message"]) == ("logged", "error", "one\ntwo")
+    assert line["trace"].endswith("ValueError: broken")
+
+
+def test_no_thread_is_left_after_the_end(tmp_path: Path) -> None:
+    log = Log(tmp_path / "log")
+    log.close()
+
+    assert "log" not in {thread.name for thread in threading.enumerate()}
