@@ -727,6 +727,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'mlops_pkg/pipeline/package.py'),
                                             'mlops_pkg.pipeline.package.make_lineage': ( 'pipeline/package.html#make_lineage',
                                                                                          'mlops_pkg/pipeline/package.py'),
+                                            'mlops_pkg.pipeline.package.make_metrics': ( 'pipeline/package.html#make_metrics',
+                                                                                         'mlops_pkg/pipeline/package.py'),
                                             'mlops_pkg.pipeline.package.make_reference': ( 'pipeline/package.html#make_reference',
                                                                                            'mlops_pkg/pipeline/package.py'),
                                             'mlops_pkg.pipeline.package.make_signature': ( 'pipeline/package.html#make_signature',

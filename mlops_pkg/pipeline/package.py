@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FUZZED', 'ALONE', 'QUANTILES', 'INPUTS', 'FOLDERS', 'make_graph', 'make_agreements', 'check_agreements', 'make_field',
-           'make_signature', 'describe', 'make_reference', 'markdown_table', 'make_card', 'make_lineage', 'write',
-           'about', 'run']
+           'make_signature', 'describe', 'make_reference', 'make_metrics', 'markdown_table', 'make_card',
+           'make_lineage', 'write', 'about', 'run']
 
 # %% ../../nbs/pipeline/24_package.ipynb #imports
 import hashlib
@@ -22,6 +22,7 @@ from mlops_pkg.bundle.manifest import (
     CARD,
     LINEAGE,
     MANIFEST,
+    METRICS,
     MODEL,
     REFERENCE,
     SIGNATURE,
@@ -131,6 +132,16 @@ def make_reference(
         "target": describe(train[params.data.target.name], kind),
         "answers": describe(test, "number"),
     }
+
+# %% ../../nbs/pipeline/24_package.ipynb #make-metrics
+def make_metrics(
+    metrics: dict[str, Any],  # comparison.json
+    counts: dict[str, Any],  # rows.json
+    params: Params,
+) -> dict[str, Any]:
+    """The metrics of the model and its baselines with their intervals, and of how many rows."""
+    about = {"estimator": params.train.estimator, "confidence": params.evaluate.confidence}
+    return about | {split: {"rows": counts["splits"][split], **metrics[split]} for split in ("test", "live")}
 
 # %% ../../nbs/pipeline/24_package.ipynb #markdown-table
 def markdown_table(header: list[str], rows: list[list[str]]) -> str:
@@ -275,7 +286,7 @@ def make_lineage(
 def write(
     workspace: Workspace,
     graph: bytes,
-    texts: dict[str, Any],  # signature.json, reference.json and lineage.json by their names
+    texts: dict[str, Any],  # what the files of JSON hold, by their names
     card: str,
 ) -> str:
     """Write the bundle, verify it, and give its identity."""
@@ -309,6 +320,7 @@ def run(params: Params, workspace: Workspace) -> None:
     reference = make_reference(train, read_table(workspace.input("evaluate", "predictions.parquet")), params)
     lineage = make_lineage(workspace, params, Path(mlops_pkg.__file__).parent)
     card = make_card(signature, reference, agreements, (metrics, slices, counts), params)
-    texts = {SIGNATURE: about(signature, params), REFERENCE: reference, LINEAGE: lineage}
+    measured = make_metrics(metrics, counts, params)
+    texts = {SIGNATURE: about(signature, params), METRICS: measured, REFERENCE: reference, LINEAGE: lineage}
     identity = write(workspace, graph, texts, card)
     print(f"  {params.package.name}: {len(signature.fields)} fields, identity {identity[:12]}")

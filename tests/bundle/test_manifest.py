@@ -41,7 +41,7 @@ def bundle(tmp_path: Path) -> Path:
 def test_the_manifest_lists_every_file_with_its_digest(bundle: Path) -> None:
     listed = json.loads((bundle / MANIFEST).read_bytes())["files"]
 
-    assert list(listed) == ["card.md", "lineage.json", "model.onnx", "reference.json", "signature.json"]
+    assert list(listed) == ["card.md", "lineage.json", "metrics.json", "model.onnx", "reference.json", "signature.json"]
     assert listed["model.onnx"] == hashlib.sha256(b"model.onnx").hexdigest()
 
 
@@ -186,10 +186,10 @@ def test_a_folder_that_is_not_there_is_told_with_how_to_get_it(tmp_path: Path) -
         b"5",
         b"null",
         b"\xff\xfe",
-        b'{"format": 2}',
+        b'{"format": 3}',
         b'{"files": {}}',
-        b'{"format": 2, "files": ["signature.json"]}',
-        b'{"format": 2, "files": null}',
+        b'{"format": 3, "files": ["signature.json"]}',
+        b'{"format": 3, "files": null}',
         b"[" * 100_000,
     ],
 )
@@ -204,7 +204,7 @@ def test_another_format_is_refused(bundle: Path) -> None:
     values = json.loads((bundle / MANIFEST).read_bytes())
     (bundle / MANIFEST).write_text(json.dumps({**values, "format": 1}))
 
-    with pytest.raises(BundleError, match="format 1; this version reads format 2"):
+    with pytest.raises(BundleError, match="format 1; this version reads format 3"):
         verify(bundle)
 
 

@@ -25,7 +25,15 @@ OUTPUTS = {
         "slices.csv",
         "importance.csv",
     },
-    "package": {"model.onnx", "card.md", "signature.json", "reference.json", "lineage.json", "manifest.json"},
+    "package": {
+        "model.onnx",
+        "card.md",
+        "signature.json",
+        "metrics.json",
+        "reference.json",
+        "lineage.json",
+        "manifest.json",
+    },
 }
 
 
@@ -101,4 +109,4 @@ def test_the_command_runs_a_stage(copy_of_built: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     assert ": 21 fields" in done.stdout
-    assert read_json(copy_of_built / "artifacts" / "package" / "manifest.json")["format"] == 2
+    assert read_json(copy_of_built / "artifacts" / "package" / "manifest.json")["format"] == 3

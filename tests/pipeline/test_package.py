@@ -288,6 +288,20 @@ def test_the_card_says_what_the_artifacts_say(built: Path) -> None:
     assert all(f"| `{name}` |" in card for name in params.data.columns)
 
 
+def test_the_metrics_are_what_was_measured_and_on_how_many_rows(built: Path) -> None:
+    comparison = read_json(built / "artifacts" / "evaluate" / "comparison.json")
+    params = load_params(built / "params.yaml")
+
+    told = read_json(bundle_of(built) / "metrics.json")
+
+    assert (told["estimator"], told["confidence"]) == (params.train.estimator, params.evaluate.confidence)
+    for split in ("test", "live"):
+        rows = len(read_table(built / "artifacts" / "ingest" / f"{split}.parquet"))
+        assert told[split] == {"rows": rows, **comparison[split]}
+    assert {"model", "prior"} <= told["test"].keys()
+    assert told["test"]["model"]["roc_auc"].keys() == {"value", "low", "high"}
+
+
 def test_a_card_without_slices_or_limits_says_so(built: Path) -> None:
     read = built / "artifacts" / "evaluate"
     none = pd.DataFrame(columns=["split", "slice", "value", "rows"])
@@ -319,7 +333,7 @@ def test_a_second_build_elsewhere_is_the_same_in_every_byte(built: Path, tmp_pat
         }
         for place in (built, root)
     )
-    assert len(first) >= 31, "the stages wrote less than they should"
+    assert len(first) >= 32, "the stages wrote less than they should"
     assert [name for name in first if first[name] != second.get(name)] == []
     assert first == second
 

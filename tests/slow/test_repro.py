@@ -41,7 +41,7 @@ def test_research_equals_production_on_the_sample(everything: Project) -> None:
     verdicts = json.loads((everything.root / "reports" / "parity.json").read_text())
 
     assert verdicts["ok"], [output for output in verdicts["outputs"] if not output["equal"]]
-    assert len(verdicts["outputs"]) == 31
+    assert len(verdicts["outputs"]) == 32
     assert [one["equal"] for one in verdicts["runtimes"]] == [True] * 4
 
 
