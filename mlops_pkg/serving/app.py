@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['PATHS', 'STATUSES', 'CODES', 'Scope', 'Message', 'Receive', 'Send', 'OPEN', 'answer_bounds', 'families', 'series',
-           'Service', 'missing_values', 'GoneError', 'read_body', 'answer_json', 'answer_arrow', 'Predict',
-           'whose_request', 'refusal', 'Guard', 'add_routes', 'make_app']
+           'missing_values', 'AnswerCounts', 'Service', 'GoneError', 'check_head', 'read_body', 'answer_json',
+           'answer_arrow', 'Predict', 'whose_request', 'refusal', 'Numbers', 'count_request', 'Guard', 'add_routes',
+           'make_app']
 
 # %% ../../nbs/serving/48_app.ipynb #imports
 import asyncio
@@ -32,7 +33,6 @@ from starlette.middleware.cors import CORSMiddleware
 
 from ..bundle.predictor import Answers
 from ..bundle.records import RecordsError
-from ..bundle.signature import Signature
 from .answering import Answering
 from .counters import Counters, Family, Series, exposition
 from .logs import Log, take_logging
@@ -58,7 +58,7 @@ def answer_bounds(model: Model) -> tuple[float, ...]:
     quantiles = (model.reference or {}).get("answers", {}).get("quantiles", {})
     return tuple(sorted({float(value) for at, value in quantiles.items() if at not in ("0", "1")})) or (0.0,)
 
-
+# %% ../../nbs/serving/48_app.ipynb #families-3
 def families(model: Model) -> tuple[Family, ...]:
     """All that is counted while this model answers."""
     return (
@@ -77,7 +77,7 @@ def families(model: Model) -> tuple[Family, ...]:
         Family("log_lines_lost", "Lines that the log did not take", "counter"),
     )
 
-
+# %% ../../nbs/serving/48_app.ipynb #series
 def series(model: Model) -> list[Series]:
     """Each family with each value of its labels."""
     labels = {
@@ -92,6 +92,44 @@ def series(model: Model) -> list[Series]:
         for values in product(*(labels[name] for name in family.labels))
     ]
 
+# %% ../../nbs/serving/48_app.ipynb #missing-values
+def missing_values(data: Any, names: list[str]) -> dict[str, int]:
+    """How many values the records, or the table, lack of each field, where they lack any."""
+    if not isinstance(data, list):
+        return {name: count for name in names if (count := data[name].null_count)}
+    found: dict[str, int] = {}
+    for record in data:
+        if isinstance(record, dict):
+            for name in names:
+                if record.get(name) is None:
+                    found[name] = found.get(name, 0) + 1
+    return found
+
+# %% ../../nbs/serving/48_app.ipynb #watch
+class AnswerCounts:
+    """Counts what was asked of the model and what it answered."""
+
+    def __init__(self, counters: Counters, model: Model) -> None:
+        """Where it is counted, and the model whose answers these will be."""
+        self._counters, self._names = counters, [field.name for field in model.predictor.signature.fields]
+        self._answers, self._bounds = counters.slices("answers"), np.array(answer_bounds(model))
+
+    def __call__(self, data: Any, answers: Answers) -> None:
+        """Count some records, or a table, and their answers."""
+        add, answer = self._counters.add, answers.answer
+        good = answer[~np.isnan(answer)] if answers.rejects else answer
+        add("records", amount=len(answer))
+        self._answers[:-1] += np.bincount(self._bounds.searchsorted(good), minlength=len(self._bounds) + 1)
+        self._answers[-1] += good.sum()
+        for name, missing in missing_values(data, self._names).items():
+            add("field_missing", name, amount=missing)
+        if answers.rejects:
+            add("records_rejected", amount=len(answer) - len(good))
+        for reject in answers.rejects:
+            if reject.reason != "missing":
+                bounds = reject.reason.startswith(("below the minimum", "above the maximum"))
+                add("field_out_of_range" if bounds else "field_refused", reject.field)
+
 # %% ../../nbs/serving/48_app.ipynb #service-2
 class Service:
     """What a worker holds: settings, models, the queue, counters and the log."""
@@ -102,56 +140,20 @@ class Service:
         self.models = Models(settings.bundle, self._bundle_event)
         model = self.models.current
         self.counters = Counters(counts, families(model), series(model))
-        self.answering = Answering(self.models, settings.max_waiting, self.watch)
+        self.count_answers = AnswerCounts(self.counters, model)
+        self.answering = Answering(self.models, settings.max_waiting, self.count_answers)
         self.held = 0  # bytes of bodies
-        self.in_flight = self.counters.place("in_flight")
-        self.seconds = self.counters.slices("predict_seconds")
-        self._answers, self._bounds = self.counters.slices("answers"), np.array(answer_bounds(model))
 
     def _bundle_event(self, event: str, **facts: Any) -> None:
         """Count and tell that a bundle has taken over, or was refused."""
         self.log.tell(event, **facts)
         self.counters.add("bundles_taken" if event == "bundle_taken" else "bundles_refused")
 
-    def watch(self, data: Any, answers: Answers) -> None:
-        """Count what was asked, a list of records or a table, and what was answered."""
-        answer = answers.answer
-        good = answer[~np.isnan(answer)] if answers.rejects else answer
-        self.counters.add("records", amount=len(answer))
-        self._answers[:-1] += np.bincount(self._bounds.searchsorted(good), minlength=len(self._bounds) + 1)
-        self._answers[-1] += good.sum()
-        for name, missing in missing_values(data, self.models.current.predictor.signature).items():
-            self.counters.add("field_missing", name, amount=missing)
-        if answers.rejects:
-            self.counters.add("records_rejected", amount=len(answer) - len(good))
-            for reject in answers.rejects:
-                if reject.reason != "missing":
-                    bounds = reject.reason.startswith(("below the minimum", "above the maximum"))
-                    self.counters.add("field_out_of_range" if bounds else "field_refused", reject.field)
-
-    def count_losses(self) -> None:
-        """Count the lines that the log has lost since the last time."""
-        self.counters.add("log_lines_lost", amount=self.log.take_lost())
-
     async def look_on(self) -> None:
         """Look for a new bundle now and then."""
         while True:
             await asyncio.sleep(self.settings.reload_seconds)
             await asyncio.to_thread(self.models.look)
-
-# %% ../../nbs/serving/48_app.ipynb #missing-values
-def missing_values(data: Any, signature: Signature) -> dict[str, int]:
-    """How many values each field lacks, where it lacks any."""
-    names = [field.name for field in signature.fields]
-    if not isinstance(data, list):
-        return {name: count for name in names if (count := data[name].null_count)}
-    found: dict[str, int] = {}
-    for record in data:
-        if isinstance(record, dict):
-            for name in names:
-                if record.get(name) is None:
-                    found[name] = found.get(name, 0) + 1
-    return found
 
 # %% ../../nbs/serving/48_app.ipynb #read-body
 Scope = MutableMapping[str, Any]
@@ -163,30 +165,36 @@ Send = Callable[[Message], Awaitable[None]]
 class GoneError(Exception):
     """The client has hung up."""
 
-
-async def read_body(
-    service: Service,
-    receive: Receive,
+# %% ../../nbs/serving/48_app.ipynb #check-head
+def check_head(
     headers: dict[bytes, bytes],
-    most: int,  # bytes
-) -> bytes:
-    """The body, which `service.held` counts from now on; `RefusedError` for one too large, too slow or without room."""
+    most: int,  # bytes of the body
+) -> None:
+    """Pass where a body may follow; `RefusedError` where it is too large or compressed."""
     told = headers.get(b"content-length", b"")
     if told.isdigit() and int(told) > most:
         raise RefusedError(413, "too_large", f"the body has {int(told):,} bytes, at most {most:,} are taken")
     if headers.get(b"content-encoding", b"identity") != b"identity":
         raise RefusedError(415, "encoding", "the body is compressed; send it as it is")
-    parts, size, more = [], 0, True
+
+# %% ../../nbs/serving/48_app.ipynb #read-body-2
+async def read_body(
+    service: Service,
+    receive: Receive,
+    most: int,  # bytes
+) -> bytes:
+    """The body, which `service.held` counts from now on; `RefusedError` for one too large, too slow or without room."""
+    parts, size, more, seconds = [], 0, True, service.settings.body_seconds
     try:
-        async with asyncio.timeout(service.settings.body_seconds):
+        async with asyncio.timeout(seconds):
             while more:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise GoneError
-                parts.append(message.get("body", b""))
-                more = message.get("more_body", False)
-                size += len(parts[-1])
-                service.held += len(parts[-1])
+                part, more = message.get("body", b""), message.get("more_body", False)
+                parts.append(part)
+                size += len(part)
+                service.held += len(part)
                 if size > most:
                     raise RefusedError(413, "too_large", f"the body has more than {most:,} bytes")
                 if service.held > service.settings.max_waiting_bytes:
@@ -194,7 +202,6 @@ async def read_body(
     except BaseException as error:
         service.held -= size
         if isinstance(error, TimeoutError):
-            seconds = service.settings.body_seconds
             raise RefusedError(408, "timeout", f"the body took more than {seconds:g} s") from None
         raise
     return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -222,7 +229,7 @@ async def answer_arrow(service: Service, body: bytes) -> tuple[int, bytes, int, 
         table, answers, content = await service.answering.apart(work)
     except RecordsError as error:
         raise RefusedError(422, "columns", str(error)) from None
-    service.watch(table, answers)
+    service.count_answers(table, answers)
     rows = len(answers.answer)
     silent = int(np.isnan(answers.answer).sum())
     return _status(rows, silent, service.settings.partial), content, rows, silent
@@ -248,9 +255,10 @@ class Predict:
         kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower().decode("latin-1")
         if kind not in (JSON, ARROW):
             raise RefusedError(415, "media_type", f"expected {JSON} or {ARROW}, found {kind[:80] or 'nothing'}")
-        service.answering.check_room()
+        service.answering.room.check()
         most = settings.max_json_bytes if kind == JSON else settings.max_arrow_bytes
-        body = await read_body(service, receive, headers, most)
+        check_head(headers, most)
+        body = await read_body(service, receive, most)
         try:
             found = await (answer_json if kind == JSON else answer_arrow)(service, body)
         finally:
@@ -297,27 +305,57 @@ def refusal(service: Service, refused: RefusedError) -> Response:
         headers["connection"] = "close"  # the rest of the body is not read
     return JSONResponse({"error": {"code": refused.code, "message": str(refused)}}, refused.status, headers)
 
-# %% ../../nbs/serving/48_app.ipynb #guard-2
-_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
+# %% ../../nbs/serving/48_app.ipynb #numbers
 _NUMBER = re.compile(rb"[\w.-]{1,64}", re.ASCII)
 
 
+class Numbers:
+    """The ids of requests."""
+
+    def __init__(self) -> None:
+        """Begin to count; no other worker gives the same ids."""
+        self._count, self._prefix = 0, f"{os.getpid():x}-{time.time_ns():x}-"
+
+    def of(self, headers: dict[bytes, bytes]) -> bytes:
+        """The id that the client gave, where it is a plain one, or the next of this worker."""
+        told = headers.get(b"x-request-id")
+        if told is not None and _NUMBER.fullmatch(told):
+            return told
+        self._count += 1
+        return f"{self._prefix}{self._count:x}".encode()
+
+# %% ../../nbs/serving/48_app.ipynb #count-request
+def count_request(service: Service, scope: Scope, status: int, seconds: float, **facts: Any) -> None:
+    """Count and log a request that has its reply."""
+    path = scope["path"]
+    service.counters.add("requests", path if path in PATHS else "other", str(status))
+    if path == "/predict":
+        counts = service.counters.slices("predict_seconds")
+        counts[bisect_left(_SECONDS, seconds)] += 1
+        counts[-1] += seconds
+    if path not in OPEN:
+        facts |= {name: scope[name] for name in ("records", "rejected", "rejects") if name in scope}
+        ms, method = round(1000 * seconds, 3), scope["method"]
+        service.log.tell("request", method=method, path=path[:200], status=status, ms=ms, **facts)
+
+# %% ../../nbs/serving/48_app.ipynb #guard-2
+_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
+_FAILED = "the server has failed; its log says why, under this request's id"
+
+
 class Guard:
-    """Around the app: keys, request numbers, refusals, counts and the log."""
+    """Around the app: keys, ids, refusals, counts and the log."""
 
     def __init__(self, app: Any, service: Service) -> None:
         """What is guarded; `/predict` is asked past the app."""
-        self.app, self.predict, self.service = app, Predict(service), service
-        self._count, self._prefix = 0, f"{os.getpid():x}-{time.time_ns():x}-"
+        self.app, self.predict, self.service, self.numbers = app, Predict(service), service, Numbers()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         """Reply to one request."""
         if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
+            return await self.app(scope, receive, send)
         began, service, headers = time.perf_counter(), self.service, dict(scope["headers"])
-        number = self._number(headers)
-        status, key = 499, ""  # the client was gone before the reply
+        number, status, key = self.numbers.of(headers), 499, ""  # 499: the client was gone before the reply
 
         async def reply(message: Message) -> None:
             nonlocal status
@@ -326,10 +364,9 @@ class Guard:
                 message["headers"] = [*message["headers"], (b"x-request-id", number), *_HEADERS]
             await send(message)
 
-        service.counters.values[service.in_flight] += 1
+        service.counters.add("in_flight")
         try:
-            if scope["path"] not in OPEN:
-                key = whose_request(service.settings, headers)
+            key = "" if scope["path"] in OPEN else whose_request(service.settings, headers)
             await (self.predict if scope["path"] == "/predict" else self.app)(scope, receive, reply)
         except GoneError:
             pass
@@ -338,33 +375,10 @@ class Guard:
         except Exception:
             service.log.tell("failed", id=number.decode(), trace=traceback.format_exc(limit=-8))
             if status == 499:
-                failed = RefusedError(500, "failed", "the server has failed; its log says why, by this request's id")
-                await refusal(service, failed)(scope, receive, reply)
+                await refusal(service, RefusedError(500, "failed", _FAILED))(scope, receive, reply)
         finally:
-            self._tell(scope, number, status, key, time.perf_counter() - began)
-
-    def _number(self, headers: dict[bytes, bytes]) -> bytes:
-        """The id that the client gave, where it is a plain one, or the next of this worker."""
-        told = headers.get(b"x-request-id")
-        if told is not None and _NUMBER.fullmatch(told):
-            return told
-        self._count += 1
-        return f"{self._prefix}{self._count:x}".encode()
-
-    def _tell(self, scope: Scope, number: bytes, status: int, key: str, seconds: float) -> None:
-        """Count and log a request that has its reply."""
-        service, path = self.service, scope["path"]
-        service.counters.values[service.in_flight] -= 1
-        service.counters.add("requests", path if path in PATHS else "other", str(status))
-        if path == "/predict":
-            service.seconds[bisect_left(_SECONDS, seconds)] += 1
-            service.seconds[-1] += seconds
-        if path not in OPEN:
-            facts = {name: scope[name] for name in ("records", "rejected", "rejects") if name in scope}
-            service.log.tell(
-                "request", id=number.decode(), method=scope["method"], path=path[:200], status=status,
-                ms=round(1000 * seconds, 3), key=key, **facts,
-            )  # fmt: skip
+            service.counters.add("in_flight", amount=-1)
+            count_request(service, scope, status, time.perf_counter() - began, id=number.decode(), key=key)
 
 # %% ../../nbs/serving/48_app.ipynb #add-routes
 def add_routes(app: FastAPI, service: Service) -> None:
@@ -375,7 +389,8 @@ def add_routes(app: FastAPI, service: Service) -> None:
         now = service.models.current
         told = {"name": now.told.name, "version": now.told.version, "digest": now.told.digest}
         signature = now.predictor.signature.to_dict()
-        return JSONResponse({"model": told, "signature": signature, "card": now.card, "lineage": now.lineage})
+        known = {"metrics": now.metrics, "card": now.card, "lineage": now.lineage}
+        return JSONResponse({"model": told, "signature": signature, **known})
 
     @app.get("/health")
     async def health() -> Response:
@@ -387,7 +402,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        service.count_losses()
+        service.counters.add("log_lines_lost", amount=service.log.take_lost())
         return Response(exposition(service.counters), media_type="text/plain; version=0.0.4")
 
     @app.get("/", include_in_schema=False)

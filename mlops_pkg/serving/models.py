@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..bundle.manifest import CARD, LINEAGE, REFERENCE, BundleError, read_bundle
+from ..bundle.manifest import CARD, LINEAGE, METRICS, REFERENCE, BundleError, read_bundle
 from ..bundle.predictor import Predictor
 from ..bundle.signature import Field
 from .messages import Told
@@ -41,6 +41,7 @@ class Model:
     card: str
     lineage: Any
     reference: Any
+    metrics: Any
 
 
 def load_model(
@@ -55,9 +56,8 @@ def load_model(
         if any(reject.field for reject in answers.rejects):
             raise BundleError(f"{folder}: does not take its own example: {answers.rejects[0]}")
     told = Told(predictor.name, bundle.identity[:12], bundle.identity)
-    return Model(
-        predictor, told, bundle.files[CARD].decode(), _json(bundle.files[LINEAGE]), _json(bundle.files[REFERENCE])
-    )
+    lineage, reference, metrics = (_json(bundle.files[name]) for name in (LINEAGE, REFERENCE, METRICS))
+    return Model(predictor, told, bundle.files[CARD].decode(), lineage, reference, metrics)
 
 
 def _json(content: bytes) -> Any:

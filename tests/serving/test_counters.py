@@ -72,7 +72,6 @@ def test_what_a_killed_worker_has_counted_stays_and_its_successor_goes_on_from_t
 def test_a_worker_with_other_series_begins_a_file_of_its_own(tmp_path: Path) -> None:
     first = Counters(tmp_path, FAMILIES, SERIES)
     first.add("asked", "/predict")
-    first.close()
 
     other = Counters(tmp_path, FAMILIES, [("asked", ("/model",))])
     other.add("asked", "/model")
