@@ -1595,6 +1595,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'mlops_pkg.serving.app.check_head': ('serving/app.html#check_head', 'mlops_pkg/serving/app.py'),
                                        'mlops_pkg.serving.app.count_request': ( 'serving/app.html#count_request',
                                                                                 'mlops_pkg/serving/app.py'),
+                                       'mlops_pkg.serving.app.drain': ('serving/app.html#drain', 'mlops_pkg/serving/app.py'),
                                        'mlops_pkg.serving.app.families': ('serving/app.html#families', 'mlops_pkg/serving/app.py'),
                                        'mlops_pkg.serving.app.make_app': ('serving/app.html#make_app', 'mlops_pkg/serving/app.py'),
                                        'mlops_pkg.serving.app.missing_values': ( 'serving/app.html#missing_values',

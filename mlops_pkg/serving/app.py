@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PATHS', 'STATUSES', 'CODES', 'Scope', 'Message', 'Receive', 'Send', 'OPEN', 'answer_bounds', 'families', 'series',
-           'missing_values', 'AnswerCounts', 'Service', 'GoneError', 'check_head', 'read_body', 'answer_json',
+           'missing_values', 'AnswerCounts', 'Service', 'GoneError', 'drain', 'check_head', 'read_body', 'answer_json',
            'answer_arrow', 'Predict', 'whose_request', 'refusal', 'Numbers', 'count_request', 'Guard', 'add_routes',
            'make_app']
 
@@ -165,17 +165,37 @@ Send = Callable[[Message], Awaitable[None]]
 class GoneError(Exception):
     """The client has hung up."""
 
+# %% ../../nbs/serving/48_app.ipynb #drain-2
+_DRAINED = 64 << 20  # bytes
+
+
+async def drain(receive: Receive, seconds: float) -> None:
+    """Read the rest of a body, without keeping it."""
+    size, more = 0, seconds > 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while more and size < _DRAINED:
+                message = await receive()
+                size += len(message.get("body", b""))
+                more = message.get("more_body", False)
+
 # %% ../../nbs/serving/48_app.ipynb #check-head
 def check_head(
+    method: str,
+    kind: str,  # of the body: its media type
     headers: dict[bytes, bytes],
     most: int,  # bytes of the body
 ) -> None:
-    """Pass where a body may follow; `RefusedError` where it is too large or compressed."""
+    """Pass where a body of records may follow; `RefusedError` where not."""
     told = headers.get(b"content-length", b"")
-    if told.isdigit() and int(told) > most:
-        raise RefusedError(413, "too_large", f"the body has {int(told):,} bytes, at most {most:,} are taken")
+    if method != "POST":
+        raise RefusedError(405, "method", "expected POST")
+    if kind not in (JSON, ARROW):
+        raise RefusedError(415, "media_type", f"expected {JSON} or {ARROW}, found {kind[:80] or 'nothing'}")
     if headers.get(b"content-encoding", b"identity") != b"identity":
         raise RefusedError(415, "encoding", "the body is compressed; send it as it is")
+    if told.isdigit() and int(told) > most:
+        raise RefusedError(413, "too_large", f"the body has {int(told):,} bytes, at most {most:,} are taken")
 
 # %% ../../nbs/serving/48_app.ipynb #read-body-2
 async def read_body(
@@ -196,6 +216,7 @@ async def read_body(
                 size += len(part)
                 service.held += len(part)
                 if size > most:
+                    await drain(receive, seconds * more)
                     raise RefusedError(413, "too_large", f"the body has more than {most:,} bytes")
                 if service.held > service.settings.max_waiting_bytes:
                     raise RefusedError(503, "overloaded", "other bodies fill the memory; try again")
@@ -250,14 +271,14 @@ class Predict:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Reply to a body in the form in which it came."""
         service, headers, settings = self.service, dict(scope["headers"]), self.service.settings
-        if scope["method"] != "POST":
-            raise RefusedError(405, "method", "expected POST")
         kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower().decode("latin-1")
-        if kind not in (JSON, ARROW):
-            raise RefusedError(415, "media_type", f"expected {JSON} or {ARROW}, found {kind[:80] or 'nothing'}")
-        service.answering.room.check()
-        most = settings.max_json_bytes if kind == JSON else settings.max_arrow_bytes
-        check_head(headers, most)
+        most = settings.max_arrow_bytes if kind == ARROW else settings.max_json_bytes
+        try:
+            check_head(scope["method"], kind, headers, most)
+            service.answering.room.check()
+        except RefusedError:
+            await drain(receive, settings.body_seconds)
+            raise
         body = await read_body(service, receive, most)
         try:
             found = await (answer_json if kind == JSON else answer_arrow)(service, body)
@@ -301,8 +322,8 @@ def refusal(service: Service, refused: RefusedError) -> Response:
         headers["allow"] = "POST"
     if refused.status == 401:
         headers["www-authenticate"] = 'Basic realm="any name, and the key"'
-    if refused.status in (408, 413, 415):
-        headers["connection"] = "close"  # the rest of the body is not read
+    if refused.status == 408:
+        headers["connection"] = "close"
     return JSONResponse({"error": {"code": refused.code, "message": str(refused)}}, refused.status, headers)
 
 # %% ../../nbs/serving/48_app.ipynb #numbers
@@ -340,7 +361,7 @@ def count_request(service: Service, scope: Scope, status: int, seconds: float, *
 
 # %% ../../nbs/serving/48_app.ipynb #guard-2
 _HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
-_FAILED = "the server has failed; its log says why, under this request's id"
+_FAILED = RefusedError(500, "failed", "the server has failed; its log says why, under this request's id")
 
 
 class Guard:
@@ -352,7 +373,7 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         """Reply to one request."""
-        if scope["type"] != "http":
+        if scope["type"] != "http":  # the life of the worker
             return await self.app(scope, receive, send)
         began, service, headers = time.perf_counter(), self.service, dict(scope["headers"])
         number, status, key = self.numbers.of(headers), 499, ""  # 499: the client was gone before the reply
@@ -368,14 +389,13 @@ class Guard:
         try:
             key = "" if scope["path"] in OPEN else whose_request(service.settings, headers)
             await (self.predict if scope["path"] == "/predict" else self.app)(scope, receive, reply)
-        except GoneError:
-            pass
         except RefusedError as refused:
             await refusal(service, refused)(scope, receive, reply)
-        except Exception:
-            service.log.tell("failed", id=number.decode(), trace=traceback.format_exc(limit=-8))
-            if status == 499:
-                await refusal(service, RefusedError(500, "failed", _FAILED))(scope, receive, reply)
+        except Exception as error:
+            if not isinstance(error, GoneError):
+                service.log.tell("failed", id=number.decode(), trace=traceback.format_exc(limit=-8))
+                if status == 499:
+                    await refusal(service, _FAILED)(scope, receive, reply)
         finally:
             service.counters.add("in_flight", amount=-1)
             count_request(service, scope, status, time.perf_counter() - began, id=number.decode(), key=key)
