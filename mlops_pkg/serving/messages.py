@@ -7,12 +7,20 @@ __all__ = ['JSON', 'ARROW', 'RefusedError', 'read_json', 'Told', 'json_answers',
 
 # %% ../../nbs/serving/41_messages.ipynb #imports
 import json
+import os
+import struct
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
 from ..bundle.predictor import Answers
-from ..bundle.records import Reject
+from ..bundle.records import RecordsError, Reject, check_names, nearest
+from ..bundle.signature import Field, Signature
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,17 +34,20 @@ class RefusedError(Exception):
     """A request that is not answered: its HTTP status, a word for programs and a line for people."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
+        """Note the reason."""
         super().__init__(message)
         self.status, self.code = status, code
 
-# %% ../../nbs/serving/41_messages.ipynb #read-json
+# %% ../../nbs/serving/41_messages.ipynb #object
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object of JSON; a key that stands in it twice has no one value."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise RefusedError(400, "duplicate_key", f"the key {twice[:80]!r} stands twice in one object")
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise RefusedError(400, "duplicate_key", f"the key {name[:80]!r} stands twice in one object")
+            seen.add(name)
     return found
 
 
@@ -47,28 +58,51 @@ def _constant(name: str) -> None:
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
 
+# %% ../../nbs/serving/41_messages.ipynb #decode
+def _decode(body: bytes) -> Any:
+    """What a body of JSON holds; `RefusedError` where it is none."""
+    if not body.strip():
+        raise RefusedError(400, "not_json", "the body is empty")
+    if body.startswith(b"\xef\xbb\xbf"):
+        raise RefusedError(400, "not_json", "the body begins with a byte order mark; send the text without it")
+    try:
+        return _DECODER.decode(body.decode())
+    except UnicodeDecodeError as error:
+        raise RefusedError(400, "not_json", f"byte {error.start} is not UTF-8 text") from None
+    except RecursionError:
+        raise RefusedError(400, "not_json", "nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise RefusedError(400, "not_json", f"not JSON: {error}") from None
+    except ValueError:
+        raise RefusedError(400, "not_json", "a whole number has more than 4,300 digits") from None
+
+# %% ../../nbs/serving/41_messages.ipynb #read-json
+_KINDS = {dict: "an object", list: "a list", str: "text", bool: "a truth value", int: "a number", float: "a number"}
+
 
 def read_json(
     body: bytes,
     most: int,  # records
 ) -> list[Any]:
     """The records of a body; `RefusedError` where it holds none, or more than `most`."""
-    try:
-        found = _DECODER.decode(body.decode())
-    except UnicodeDecodeError as error:
-        raise RefusedError(400, "not_json", f"byte {error.start} is not UTF-8 text") from None
-    except RecursionError:
-        raise RefusedError(400, "not_json", "nested too deeply") from None
-    except ValueError as error:
-        raise RefusedError(400, "not_json", f"not JSON: {error}") from None
-    if not isinstance(found, dict) or list(found) != ["records"] or not isinstance(found["records"], list):
-        raise RefusedError(422, "no_records", 'expected {"records": [{...}, ...]} and nothing else')
+    found = _decode(body)
+    shape = 'expected {"records": [{...}, ...]}'
+    if not isinstance(found, dict):
+        raise RefusedError(422, "no_records", f"{shape}, found {_KINDS.get(type(found), 'null')}")
+    for name in found:
+        if name != "records":
+            close = "; did you mean 'records'?" if nearest(name[:80], ["records"]) else ""
+            raise RefusedError(422, "no_records", f"{shape}, found the key {name[:80]!r}{close}")
+    if not found:
+        raise RefusedError(422, "no_records", f"{shape}, found no key")
     records = found["records"]
+    if not isinstance(records, list):
+        raise RefusedError(422, "no_records", f"records: expected a list, found {_KINDS.get(type(records), 'null')}")
     if not 1 <= len(records) <= most:
         raise RefusedError(422, "records", f"expected 1 to {most:,} records, found {len(records):,}")
     return records
 
-# %% ../../nbs/serving/41_messages.ipynb #json-answers
+# %% ../../nbs/serving/41_messages.ipynb #told
 @dataclass(frozen=True)
 class Told:
     """The model that answered, as every reply names it."""
@@ -77,74 +111,267 @@ class Told:
     version: str
     digest: str
 
+    @cached_property
+    def as_json(self) -> str:
+        """The model as JSON."""
+        return json.dumps({"name": self.name, "version": self.version, "digest": self.digest})
 
-def _rejects(rejects: Sequence[Reject], first: int, rows: int) -> dict[int, list[dict[str, str]]]:
-    """What is wrong with the records of a part, by their place in it."""
+# %% ../../nbs/serving/41_messages.ipynb #wrong
+def _wrong(rejects: Sequence[Reject], first: int, rows: int) -> dict[int, list[dict[str, str]]]:
+    """What is wrong with the records of a part, by their place in it; the rejects stand by record."""
     found: dict[int, list[dict[str, str]]] = {}
-    for row, field, value, reason in rejects:
-        if first <= row < first + rows:
-            found.setdefault(row - first, []).append({"field": field, "value": value, "reason": reason})
+    start = bisect_left(rejects, first, key=lambda reject: reject.record)
+    stop = bisect_left(rejects, first + rows, start, key=lambda reject: reject.record)
+    for row, field, value, reason in rejects[start:stop]:
+        name = field.encode("utf-8", "backslashreplace").decode()  # a key may hold half of a character
+        found.setdefault(row - first, []).append({"field": name, "value": value, "reason": reason})
     return found
 
-
+# %% ../../nbs/serving/41_messages.ipynb #json-answers
 def json_answers(
     answers: Answers,
     told: Told,
     first: int = 0,  # row of the first answer that is meant
     rows: int | None = None,  # default: all
 ) -> bytes:
-    """The reply in JSON. A number is written with as many digits as it takes to read it back as it is."""
-    rows = len(answers.answer) if rows is None else rows
+    """The reply in JSON, each number to its last digit."""
+    rows = len(answers.answer) - first if rows is None else rows
     part = answers.answer[first : first + rows].tolist()
     if answers.label is None:
-        predictions: list[dict[str, Any]] = [{"prediction": answer} for answer in part]
+        lines = [f'{{"prediction":{answer!r}}}' for answer in part]
     else:
         labels = answers.label[first : first + rows].tolist()
-        predictions = [
-            {"prediction": label, "probability": answer, "label": label}
+        lines = [
+            f'{{"prediction":{label},"probability":{answer!r},"label":{label}}}'
             for answer, label in zip(part, labels, strict=True)
         ]
-    for row, errors in _rejects(answers.rejects, first, rows).items() if answers.rejects else ():
-        predictions[row] = dict.fromkeys(predictions[row], None) | {"errors": errors}
-    model = {"name": told.name, "version": told.version, "digest": told.digest}
-    return json.dumps({"predictions": predictions, "model": model}, allow_nan=False).encode()
+    if answers.rejects:
+        names = ("prediction",) if answers.label is None else ("prediction", "probability", "label")
+        for row, errors in _wrong(answers.rejects, first, rows).items():
+            lines[row] = json.dumps({**dict.fromkeys(names), "errors": errors}, separators=(",", ":"))
+    return f'{{"predictions":[{",".join(lines)}],"model":{told.as_json}}}'.encode()
+
+# %% ../../nbs/serving/41_messages.ipynb #pyarrow
+_END = b"\xff\xff\xff\xff\0\0\0\0"
+_ROOM = 64 << 20  # bytes that a body may stand for, where it is smaller itself
+
+
+def _bad(status: int, code: str, message: str) -> RefusedError:
+    """A refusal in one line, however many the library wrote."""
+    return RefusedError(status, code, " ".join(message.split())[:300])
+
+
+def _column_error(message: str) -> RefusedError:
+    """A refusal of a table as a whole."""
+    return _bad(422, "columns", message)
+
+
+def _pyarrow() -> Any:
+    """pyarrow, which is loaded with the first body that needs it, and gives memory back at once."""
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    import pyarrow
+
+    return pyarrow
+
+# %% ../../nbs/serving/41_messages.ipynb #is-compressed
+def _slot(header: bytes, table: int, number: int) -> int:
+    """Where a field of a table of FlatBuffers begins; 0 where the table has none."""
+    fields = table - struct.unpack_from("<i", header, table)[0]
+    size = struct.unpack_from("<H", header, fields)[0]
+    told = 4 + 2 * number
+    offset = struct.unpack_from("<H", header, fields + told)[0] if told < size else 0
+    return table + offset if offset else 0
+
+
+def _follow(header: bytes, place: int) -> int:
+    """The table that a field points to."""
+    return int(place + struct.unpack_from("<I", header, place)[0])
+
+
+def _is_compressed(header: bytes, kind: str) -> bool:
+    """Whether the buffers of a batch are compressed."""
+    batch = _follow(header, _slot(header, _follow(header, 0), 2))
+    if kind == "dictionary":
+        batch = _follow(header, _slot(header, batch, 1))
+    return _slot(header, batch, 3) != 0
+
+# %% ../../nbs/serving/41_messages.ipynb #check-messages
+def _check_messages(
+    body: bytes,
+    most: int,  # rows
+) -> None:
+    """Pass where a stream is whole and nothing in it is compressed; `RefusedError` where not."""
+    pa = _pyarrow()
+    source, parts = pa.BufferReader(body), 0
+    messages = pa.ipc.MessageReader.open_stream(source)
+    while source.tell() < len(body):
+        try:
+            message = messages.read_next_message()
+        except StopIteration:
+            break
+        kind = message.type
+        if kind not in ("schema", "dictionary", "record batch"):
+            raise _bad(400, "not_arrow", f"not a stream of a table: a message holds a {kind}")
+        if kind != "schema" and _is_compressed(message.metadata.to_pybytes(), kind):
+            raise _bad(415, "media_type", "the stream is compressed; write it without compression")
+        parts += 1
+        if parts > max(1000, most // 100):
+            raise _bad(413, "rows", f"more than {max(1000, most // 100):,} batches; write fewer and larger ones")
+    if source.tell() < len(body) or not body.endswith(_END):
+        what = (
+            "goes on after its end" if source.tell() < len(body) else "is cut off; close its writer before it is sent"
+        )
+        raise _bad(400, "not_arrow", f"the stream {what}")
+
+# %% ../../nbs/serving/41_messages.ipynb #check-schema
+def _is_kind(kind: "pa.DataType", field: Field) -> bool:
+    """Whether a type of Arrow can hold values of a field."""
+    types = _pyarrow().types
+    text = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+    fits = {
+        "category": text,
+        "number": types.is_integer(kind) or types.is_floating(kind),
+        "datetime": text or types.is_timestamp(kind) or types.is_date(kind),
+    }
+    return bool(fits[field.kind] or types.is_null(kind))
+
+
+_WANTED = {"category": "text", "number": "numbers", "datetime": "timestamps without a zone"}
+
+
+def _check_schema(schema: "pa.Schema", signature: Signature) -> None:
+    """Pass where the columns are the fields, each of a type that can hold them; `RefusedError` where not."""
+    names = [field.name for field in signature.fields]
+    try:
+        check_names(schema.names, names)
+    except RecordsError as error:
+        raise _column_error(str(error)) from None
+    for name in schema.names:
+        if name not in names:
+            raise _column_error(f"column {name[:80]!r} is unknown; valid names: {', '.join(names)}")
+    for field in signature.fields:
+        kind = schema.field(field.name).type
+        if _pyarrow().types.is_dictionary(kind):
+            kind = kind.value_type
+        if getattr(kind, "tz", None) is not None:
+            raise _column_error(f"column '{field.name}' has a time zone, {kind.tz}; give the time without one")
+        if not _is_kind(kind, field):
+            raise _column_error(f"column '{field.name}': expected {_WANTED[field.kind]}, found {str(kind)[:80]}")
+
+# %% ../../nbs/serving/41_messages.ipynb #texts
+def _length(column: "pa.Array") -> int:
+    """Bytes of text in a column, counted as often as they are used."""
+    if not _pyarrow().types.is_string_view(column.type):
+        return int(column.nbytes)
+    valid, views = column.buffers()[:2]
+    part = slice(column.offset, column.offset + len(column))
+    lengths = np.frombuffer(views, np.int32)[::4][part].astype(np.int64)
+    if valid is not None:
+        lengths = lengths * np.unpackbits(np.frombuffer(valid, np.uint8), bitorder="little")[part]
+    return int(lengths.sum())
+
+
+class _Room:
+    """How many bytes of text a body may still stand for."""
+
+    def __init__(self, left: int) -> None:
+        """Begin with so many."""
+        self.left = left
+
+    def take(self, size: int) -> None:
+        """Use some of it; `RefusedError` with 413 where there is too little."""
+        self.left -= size
+        if self.left < 0:
+            raise _bad(413, "too_large", "the text of the table, written out row by row, is too large")
+
+# %% ../../nbs/serving/41_messages.ipynb #as-numpy
+def _values(column: "pa.Array", room: _Room) -> npt.NDArray[Any]:
+    """A column as numpy has it; text as Python's, and empty where there is none."""
+    types = _pyarrow().types
+    if types.is_dictionary(column.type):
+        return _looked_up(column, room)
+    if types.is_string(column.type) or types.is_large_string(column.type) or types.is_string_view(column.type):
+        room.take(_length(column))
+        texts: npt.NDArray[Any] = column.to_numpy(zero_copy_only=False)
+        if column.null_count:
+            texts[texts == None] = ""  # noqa: E711 (element by element)
+        return texts
+    return np.asarray(column.to_numpy(zero_copy_only=False))
+
+
+def _looked_up(column: "pa.Array", room: _Room) -> npt.NDArray[Any]:
+    """The values of a dictionary's column; of a large dictionary only those that are used."""
+    words, keys = column.dictionary, column.indices.to_numpy(zero_copy_only=False)
+    missing = np.isnan(keys) if column.indices.null_count else np.zeros(len(keys), bool)
+    keys = np.where(missing, 0, keys).astype(np.int64)
+    if not len(words):
+        words, keys = _pyarrow().nulls(1, words.type), np.zeros_like(keys)
+    if len(words) > len(keys):
+        used, keys = np.unique(keys, return_inverse=True)
+        words = _pyarrow().array([words[place].as_py() for place in used.tolist()], words.type)
+    values = _values(words, room)
+    if values.dtype == object:
+        room.take(int(np.array([len(text) for text in values])[keys].sum()) * 4)
+    found: npt.NDArray[Any] = values[keys]
+    if missing.any():
+        none = "" if found.dtype == object else np.datetime64("NaT") if found.dtype.kind == "M" else np.nan
+        found = found.astype(np.float64) if found.dtype.kind in "iu" else found.copy()
+        found[missing] = none
+    return found
 
 # %% ../../nbs/serving/41_messages.ipynb #read-arrow
+_NONE: dict[str, Any] = {"category": "", "number": np.nan, "datetime": np.datetime64("NaT", "us")}
+_NONE_TYPES: dict[str, Any] = {"category": object, "number": np.float64, "datetime": "datetime64[us]"}
+
+
+def _column(column: "pa.Array", field: Field, room: _Room) -> npt.NDArray[Any]:
+    """A column as the predictor reads it fastest."""
+    if column.null_count == len(column):
+        return np.full(len(column), _NONE[field.kind], _NONE_TYPES[field.kind])
+    return _values(column, room)
+
+
 def read_arrow(
     body: bytes,
     most: int,  # rows
-) -> "pa.Table":
-    """The table of a body; `RefusedError` where it holds none, or more than `most` rows."""
-    import pyarrow as pa
-
-    batches, rows = [], 0
+    signature: Signature,
+) -> dict[str, npt.NDArray[Any]]:
+    """The columns of a body by name; `RefusedError` where it holds none of these fields, or more than `most` rows."""
+    pa = _pyarrow()
+    parts: dict[str, list[npt.NDArray[Any]]] = {field.name: [] for field in signature.fields}
+    rows, room, size = 0, _Room(max(_ROOM, len(body))), _Room(max(_ROOM, len(body)))
     try:
-        with pa.ipc.open_stream(body) as reader:
+        _check_messages(body, most)
+        with pa.ipc.open_stream(body, options=pa.ipc.IpcReadOptions(use_threads=False)) as reader:
+            _check_schema(reader.schema, signature)
             for batch in reader:
-                batch.validate(full=True)
-                batches.append(batch)
                 rows += batch.num_rows
                 if rows > most:
-                    raise RefusedError(413, "rows", f"expected at most {most:,} rows")
-            return pa.Table.from_batches(batches, reader.schema)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise RefusedError(400, "not_arrow", f"not an Arrow stream: {str(error).splitlines()[0]}") from None
+                    raise _bad(413, "rows", f"expected at most {most:,} rows")
+                size.take(batch.get_total_buffer_size())
+                batch.validate(full=True)
+                for field in signature.fields if batch.num_rows else ():
+                    parts[field.name].append(_column(batch.column(field.name), field, room))
+    except (pa.ArrowException, OSError, ValueError, struct.error, MemoryError) as error:
+        raise _bad(400, "not_arrow", f"not an Arrow stream: {error}") from None
+    if not rows:
+        raise _bad(422, "rows", f"expected 1 to {most:,} rows, found none")
+    return {name: np.concatenate(found) for name, found in parts.items()}
 
-
+# %% ../../nbs/serving/41_messages.ipynb #arrow-answers
 def arrow_answers(
     answers: Answers,
     told: Told,
 ) -> bytes:
     """The reply as an Arrow stream; null where there is no answer, and beside it why."""
-    import pyarrow as pa
-
+    pa = _pyarrow()
     silent = answers.answer != answers.answer
     columns = {"prediction": pa.array(answers.answer, pa.float64(), mask=silent)}
     if answers.label is not None:
         label = pa.array(answers.label, pa.int8(), mask=silent)
         columns = {"prediction": label, "probability": columns["prediction"], "label": label}
     if answers.rejects:
-        wrong = _rejects(answers.rejects, 0, len(silent))
+        wrong = _wrong(answers.rejects, 0, len(silent))
         kind = pa.list_(pa.struct([(name, pa.string()) for name in ("field", "value", "reason")]))
         columns["errors"] = pa.array([wrong.get(row) for row in range(len(silent))], kind)
     about = {"name": told.name, "version": told.version, "digest": told.digest}
