@@ -39,6 +39,7 @@ from .logs import Log, take_logging
 from .messages import ARROW, JSON, RefusedError, arrow_answers, json_answers, read_arrow, read_json
 from .models import Model, Models
 from .page import page
+from .schema import openapi
 from .settings import Settings, whose_key
 
 # %% ../../nbs/serving/48_app.ipynb #families
@@ -93,15 +94,22 @@ def series(model: Model) -> list[Series]:
     ]
 
 # %% ../../nbs/serving/48_app.ipynb #missing-values
+def _missing(column: np.ndarray[Any, Any]) -> int:
+    """How many values a column lacks."""
+    if column.dtype.kind in "fM":
+        return int(np.count_nonzero(np.isnan(column) if column.dtype.kind == "f" else np.isnat(column)))
+    return sum(value is None or value == "" for value in column.tolist()) if column.dtype.kind == "O" else 0
+
+
 def missing_values(data: Any, names: list[str]) -> dict[str, int]:
-    """How many values the records, or the table, lack of each field, where they lack any."""
+    """How many values some records, or columns by name, lack of each field, where they lack any."""
     if not isinstance(data, list):
-        return {name: count for name in names if (count := data[name].null_count)}
+        return {name: count for name in names if (count := _missing(data[name]))}
     found: dict[str, int] = {}
     for record in data:
         if isinstance(record, dict):
             for name in names:
-                if record.get(name) is None:
+                if record.get(name) in (None, ""):
                     found[name] = found.get(name, 0) + 1
     return found
 
@@ -115,7 +123,7 @@ class AnswerCounts:
         self._answers, self._bounds = counters.slices("answers"), np.array(answer_bounds(model))
 
     def __call__(self, data: Any, answers: Answers) -> None:
-        """Count some records, or a table, and their answers."""
+        """Count some records, or columns by name, and their answers."""
         add, answer = self._counters.add, answers.answer
         good = answer[~np.isnan(answer)] if answers.rejects else answer
         add("records", amount=len(answer))
@@ -239,18 +247,18 @@ async def answer_json(service: Service, body: bytes) -> tuple[int, bytes, int, i
 
 
 async def answer_arrow(service: Service, body: bytes) -> tuple[int, bytes, int, int]:
-    """The same for a table."""
+    """The same for a table, read, asked and written in the thread."""
 
     def work(model: Model) -> tuple[Any, Answers, bytes]:
-        table = read_arrow(body, service.settings.max_rows)
-        answers = model.predictor.predict(table)
-        return table, answers, arrow_answers(answers, model.told)
+        columns = read_arrow(body, service.settings.max_rows, model.predictor.signature)
+        answers = model.predictor.predict(columns)
+        return columns, answers, arrow_answers(answers, model.told)
 
     try:
-        table, answers, content = await service.answering.apart(work)
+        columns, answers, content = await service.answering.apart(work)
     except RecordsError as error:
         raise RefusedError(422, "columns", str(error)) from None
-    service.count_answers(table, answers)
+    service.count_answers(columns, answers)
     rows = len(answers.answer)
     silent = int(np.isnan(answers.answer).sum())
     return _status(rows, silent, service.settings.partial), content, rows, silent
@@ -425,7 +433,13 @@ def add_routes(app: FastAPI, service: Service) -> None:
         service.counters.add("log_lines_lost", amount=service.log.take_lost())
         return Response(exposition(service.counters), media_type="text/plain; version=0.0.4")
 
-    @app.get("/", include_in_schema=False)
+    @app.get("/openapi.json")
+    async def described() -> Response:
+        now = service.models.current
+        about = now.predictor
+        return JSONResponse(openapi(now.told, about.description, about.signature, now.reference, service.settings))
+
+    @app.get("/")
     async def home() -> Response:
         now = service.models.current
         return HTMLResponse(page(now.told.name, now.predictor.description, now.predictor.signature))
@@ -460,8 +474,7 @@ def make_app(
         log.tell("ended", pid=os.getpid())
         log.close()
 
-    model = service.models.current
-    app = FastAPI(title=model.told.name, version=model.told.version, lifespan=life, redoc_url=None)
+    app = FastAPI(lifespan=life, docs_url=None, redoc_url=None, openapi_url=None)
     app.router.redirect_slashes = False
     add_routes(app, service)
     guarded = Guard(app, service)
