@@ -405,6 +405,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                'mlops_pkg/core/environment.py'),
                                             'mlops_pkg.core.environment.loaded': ( 'core/environment.html#loaded',
                                                                                    'mlops_pkg/core/environment.py'),
+                                            'mlops_pkg.core.environment.locked_libraries': ( 'core/environment.html#locked_libraries',
+                                                                                             'mlops_pkg/core/environment.py'),
                                             'mlops_pkg.core.environment.locked_versions': ( 'core/environment.html#locked_versions',
                                                                                             'mlops_pkg/core/environment.py'),
                                             'mlops_pkg.core.environment.main': ( 'core/environment.html#main',

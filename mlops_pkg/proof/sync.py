@@ -23,10 +23,9 @@ from typing import Any
 
 from mlops_pkg.core.environment import (
     ENVIRONMENT,
-    LOCK,
     MEND,
     installed_versions,
-    locked_versions,
+    locked_libraries,
     read_environment,
 )
 from ..core.params import UserError, load_params, nearest, read_yaml
@@ -278,7 +277,7 @@ def check_dependencies(root: Path) -> Check:
 # %% ../../nbs/proof/30_sync.ipynb #version-findings
 def version_findings(
     listed: dict[str, str],  # environment.json
-    locked: dict[str, str],  # requirements-pipeline.txt
+    locked: dict[str, str],  # in the lock files
     installed: dict[str, str | None],  # None for a library that is not there
 ) -> Iterator[str]:
     """The libraries of which the file, the lock and the installation do not say the same."""
@@ -286,7 +285,7 @@ def version_findings(
         has, pins = listed.get(name), locked.get(name)
         if has != pins:
             said = f"{name} is {has}" if has else f"{name} is missing"
-            yield f"{ENVIRONMENT}: {said}, {LOCK} {f'pins {pins}' if pins else 'does not pin it'}; {MEND}"
+            yield f"{ENVIRONMENT}: {said}, {f'{pins} is locked' if pins else 'no lock file pins it'}; {MEND}"
     for name, pins in locked.items():
         if (have := installed.get(name)) != pins:
             yield f"{name} {have or 'is not'} {'is ' if have else ''}installed, {pins} is locked; run `make -B setup`"
@@ -308,10 +307,10 @@ def library_findings(
 
 # %% ../../nbs/proof/30_sync.ipynb #check-environment
 def check_environment(root: Path) -> Check:
-    """environment.json, the lock file and what is installed agree, and dvc.yaml declares libraries that are there."""
+    """environment.json, the lock files and what is installed agree, and dvc.yaml declares libraries that are there."""
     findings: list[str] = []
     try:
-        locked = locked_versions(root / LOCK)
+        locked = locked_libraries(root)
         findings += version_findings(listed := read_environment(root), locked, installed_versions(locked))
         findings += library_findings(read_stages(root), listed)
     except UserError as error:

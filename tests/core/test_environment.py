@@ -14,6 +14,7 @@ from mlops_pkg.core.environment import (
     canonical,
     installed_versions,
     loaded,
+    locked_libraries,
     locked_versions,
     main,
     read_environment,
@@ -77,7 +78,34 @@ def test_what_is_written_is_read_and_a_second_time_changes_no_byte(project: Path
     write_environment(project)
 
     assert (project / "environment.json").read_bytes() == before, "run `python -m mlops_pkg.core.environment`"
-    assert read_environment(project) == locked_versions(project / "requirements-pipeline.txt")
+    assert read_environment(project) == locked_libraries(project)
+
+
+def test_the_libraries_of_the_stages_and_of_the_endpoint_are_locked(project: Path) -> None:
+    stages, endpoint = (locked_versions(project / f"requirements-{extra}.txt") for extra in ("pipeline", "serve"))
+
+    assert {"scikit-learn", "skops"} <= stages.keys() - endpoint.keys()
+    assert {"fastapi", "uvicorn"} <= endpoint.keys() - stages.keys()
+    assert locked_libraries(project) == {**stages, **endpoint}
+
+
+def test_lock_files_that_do_not_agree_are_named(project: Path) -> None:
+    lock = project / "requirements-serve.txt"
+    version = locked_versions(lock)["numpy"]
+    lock.write_text(lock.read_text().replace(f"numpy=={version}", "numpy==2.4.0"))
+
+    with pytest.raises(UserError) as raised:
+        write_environment(project)
+
+    told = f"requirements-serve.txt: numpy is 2.4.0, requirements-pipeline.txt pins {version}; run `make lock`"
+    assert str(raised.value) == told
+
+
+def test_a_lock_of_the_endpoint_that_is_missing_is_named(project: Path) -> None:
+    (project / "requirements-serve.txt").unlink()
+
+    with pytest.raises(UserError, match="^requirements-serve.txt: there is no such file; get it with `git checkout"):
+        write_environment(project)
 
 
 @pytest.mark.parametrize(

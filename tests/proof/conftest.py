@@ -74,7 +74,13 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from mlops_pkg.proof.sync import fresh_export
 
     root, fresh = tmp_path_factory.mktemp("template"), tmp_path_factory.mktemp("fresh")
-    for name in ("settings.ini", "params.yaml", "requirements-pipeline.txt", "environment.json"):
+    for name in (
+        "settings.ini",
+        "params.yaml",
+        "requirements-pipeline.txt",
+        "requirements-serve.txt",
+        "environment.json",
+    ):
         shutil.copyfile(PROJECT / name, root / name)
     for folder in ("core", "pipeline"):
         (root / "nbs" / folder).mkdir(parents=True)

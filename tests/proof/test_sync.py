@@ -1,6 +1,7 @@
 """The proof sync: green on a sound project, red for each fault it exists for."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -351,17 +352,18 @@ def test_environment_that_is_not_the_lock_is_red(toy: Path) -> None:
     idle, numpy, pandas = of(check_environment(toy))
 
     mend = "run `python -m mlops_pkg.core.environment`"
-    assert idle == f"environment: environment.json: idle is 1.0, requirements-pipeline.txt does not pin it; {mend}"
-    assert only([numpy], "environment.json: numpy is 2.4.0, requirements-pipeline.txt pins 2.", mend), numpy
-    assert only([pandas], "environment.json: pandas is missing, requirements-pipeline.txt pins 3.", mend), pandas
+    assert idle == f"environment: environment.json: idle is 1.0, no lock file pins it; {mend}"
+    assert only([numpy], "environment.json: numpy is 2.4.0, 2.", f" is locked; {mend}"), numpy
+    assert only([pandas], "environment.json: pandas is missing, 3.", f" is locked; {mend}"), pandas
 
 
 def test_library_that_is_installed_in_another_version_is_red(toy: Path) -> None:
     import numpy
 
-    lock = toy / "requirements-pipeline.txt"
-    replace(lock, f"numpy=={numpy.__version__}", "numpy==2.0.0")
-    replace(lock, "six==", "no-such-library==")
+    locks = [toy / f"requirements-{extra}.txt" for extra in ("pipeline", "serve")]
+    for lock in locks:
+        replace(lock, f"numpy=={numpy.__version__}", "numpy==2.0.0")
+    replace(locks[0], "six==", "no-such-library==")
     write_environment(toy)
 
     found = of(check_environment(toy))
@@ -369,6 +371,16 @@ def test_library_that_is_installed_in_another_version_is_red(toy: Path) -> None:
     mend = "is locked; run `make -B setup`"
     assert only(found[:1], "environment: no-such-library is not installed, 1.", mend), found
     assert only(found[1:], f"environment: numpy {numpy.__version__} is installed, 2.0.0 {mend}"), found
+
+
+def test_a_library_of_the_endpoint_that_was_locked_anew_alone_is_red(toy: Path) -> None:
+    lock = toy / "requirements-serve.txt"
+    lock.write_text(re.sub(r"^uvicorn==\S+", "uvicorn==0.99.0", lock.read_text(), flags=re.MULTILINE))
+
+    found = of(check_environment(toy))
+
+    assert only(found[:1], "environment: environment.json: uvicorn is 0.", "0.99.0 is locked; run `python -m"), found
+    assert only(found[1:], "environment: uvicorn 0.", "is installed, 0.99.0 is locked; run `make -B setup`"), found
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]", '{"numpy": 2}'])

@@ -69,7 +69,13 @@ def test_the_exported_package_passes_its_tests_with_the_extra_pipeline_alone(whe
     python = environment(tmp_path / "venv", wheel, "requirements-pipeline.txt", *pytest_alone)
     project = tmp_path / "project"
     project.mkdir()
-    for name in ("params.yaml", "pyproject.toml", "requirements-pipeline.txt", "environment.json"):
+    for name in (
+        "params.yaml",
+        "pyproject.toml",
+        "requirements-pipeline.txt",
+        "requirements-serve.txt",
+        "environment.json",
+    ):
         shutil.copy(ROOT / name, project)
     (project / "tests").mkdir()
     for name in ("conftest.py", "sample.zip", "toy.py"):
