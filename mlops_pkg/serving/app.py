@@ -4,23 +4,25 @@
 
 # %% auto #0
 __all__ = ['PATHS', 'STATUSES', 'CODES', 'Scope', 'Message', 'Receive', 'Send', 'OPEN', 'answer_bounds', 'families', 'series',
-           'missing_values', 'AnswerCounts', 'Service', 'GoneError', 'drain', 'check_head', 'read_body', 'answer_json',
-           'answer_arrow', 'Predict', 'whose_request', 'refusal', 'Numbers', 'count_request', 'Guard', 'add_routes',
-           'make_app']
+           'missing_values', 'AnswerCounts', 'Service', 'GoneError', 'check_head', 'read_body', 'Outcome',
+           'answer_json', 'answer_arrow', 'Predict', 'whose_request', 'refusal', 'refuse', 'Numbers', 'count_request',
+           'Guard', 'add_routes', 'make_app']
 
 # %% ../../nbs/serving/48_app.ipynb #imports
 import asyncio
 import base64
 import binascii
 import gc
+import json
 import os
 import re
 import signal
 import time
 import traceback
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,7 @@ from starlette.exceptions import HTTPException as StarletteError
 from starlette.middleware.cors import CORSMiddleware
 
 from ..bundle.predictor import Answers
-from ..bundle.records import RecordsError
+from ..bundle.records import RecordsError, Reject
 from .answering import Answering
 from .counters import Counters, Family, Series, exposition
 from .logs import Log, take_logging
@@ -173,20 +175,6 @@ Send = Callable[[Message], Awaitable[None]]
 class GoneError(Exception):
     """The client has hung up."""
 
-# %% ../../nbs/serving/48_app.ipynb #drain-2
-_DRAINED = 64 << 20  # bytes
-
-
-async def drain(receive: Receive, seconds: float) -> None:
-    """Read the rest of a body, without keeping it."""
-    size, more = 0, seconds > 0
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            while more and size < _DRAINED:
-                message = await receive()
-                size += len(message.get("body", b""))
-                more = message.get("more_body", False)
-
 # %% ../../nbs/serving/48_app.ipynb #check-head
 def check_head(
     method: str,
@@ -208,23 +196,24 @@ def check_head(
 # %% ../../nbs/serving/48_app.ipynb #read-body-2
 async def read_body(
     service: Service,
+    scope: Scope,  # its `unread` says from now on whether there is more
     receive: Receive,
     most: int,  # bytes
 ) -> bytes:
     """The body, which `service.held` counts from now on; `RefusedError` for one too large, too slow or without room."""
-    parts, size, more, seconds = [], 0, True, service.settings.body_seconds
+    parts, size, seconds = [], 0, service.settings.body_seconds
+    scope["unread"] = True
     try:
         async with asyncio.timeout(seconds):
-            while more:
+            while scope["unread"]:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise GoneError
-                part, more = message.get("body", b""), message.get("more_body", False)
+                part, scope["unread"] = message.get("body", b""), message.get("more_body", False)
                 parts.append(part)
                 size += len(part)
                 service.held += len(part)
                 if size > most:
-                    await drain(receive, seconds * more)
                     raise RefusedError(413, "too_large", f"the body has more than {most:,} bytes")
                 if service.held > service.settings.max_waiting_bytes:
                     raise RefusedError(503, "overloaded", "other bodies fill the memory; try again")
@@ -235,19 +224,34 @@ async def read_body(
         raise
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
-# %% ../../nbs/serving/48_app.ipynb #answer
-async def answer_json(service: Service, body: bytes) -> tuple[int, bytes, int, int]:
-    """Status and body of the reply to records, how many they are, and how many of them are rejected."""
-    records = read_json(body, service.settings.max_records)
-    answered = await service.answering.records(records)
+# %% ../../nbs/serving/48_app.ipynb #outcome
+@dataclass(frozen=True)
+class Outcome:
+    """What a body of records came to."""
+
+    content: bytes  # of the reply
+    records: int
+    rejected: int
+    rejects: Sequence[Reject]
+
+    def status(self, partial: bool) -> int:
+        """200, or 422 where no record was answered, or one was not and all must be."""
+        return 422 if self.rejected and (self.rejected == self.records or not partial) else 200
+
+# %% ../../nbs/serving/48_app.ipynb #answer-json
+async def answer_json(service: Service, body: bytes) -> Outcome:
+    """The outcome of a body in JSON."""
+    answered = await service.answering.records(read_json(body, service.settings.max_records))
     answers, first, rows = answered.answers, answered.first, answered.rows
-    silent = int(np.isnan(answers.answer[first : first + rows]).sum()) if answers.rejects else 0
     content = json_answers(answers, answered.model.told, first, rows)
-    return _status(rows, silent, service.settings.partial), content, rows, silent
+    if not answers.rejects:  # of all who were asked in this turn
+        return Outcome(content, rows, 0, ())
+    rejects = [reject for reject in answers.rejects if first <= reject.record < first + rows]
+    return Outcome(content, rows, len({reject.record for reject in rejects}), rejects)
 
-
-async def answer_arrow(service: Service, body: bytes) -> tuple[int, bytes, int, int]:
-    """The same for a table, read, asked and written in the thread."""
+# %% ../../nbs/serving/48_app.ipynb #answer-arrow
+async def answer_arrow(service: Service, body: bytes) -> Outcome:
+    """The outcome of an Arrow stream, which is read, asked and written in the thread."""
 
     def work(model: Model) -> tuple[Any, Answers, bytes]:
         columns = read_arrow(body, service.settings.max_rows, model.predictor.signature)
@@ -259,14 +263,8 @@ async def answer_arrow(service: Service, body: bytes) -> tuple[int, bytes, int, 
     except RecordsError as error:
         raise RefusedError(422, "columns", str(error)) from None
     service.count_answers(columns, answers)
-    rows = len(answers.answer)
-    silent = int(np.isnan(answers.answer).sum())
-    return _status(rows, silent, service.settings.partial), content, rows, silent
-
-
-def _status(rows: int, silent: int, partial: bool) -> int:
-    """200, or 422 where no record was answered, or one was not and all must be."""
-    return 422 if silent and (silent == rows or not partial) else 200
+    rejected = int(np.isnan(answers.answer).sum())
+    return Outcome(content, len(answers.answer), rejected, answers.rejects)
 
 # %% ../../nbs/serving/48_app.ipynb #predict
 class Predict:
@@ -281,22 +279,17 @@ class Predict:
         service, headers, settings = self.service, dict(scope["headers"]), self.service.settings
         kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower().decode("latin-1")
         most = settings.max_arrow_bytes if kind == ARROW else settings.max_json_bytes
-        try:
-            check_head(scope["method"], kind, headers, most)
-            service.answering.room.check()
-        except RefusedError:
-            await drain(receive, settings.body_seconds)
-            raise
-        body = await read_body(service, receive, most)
+        check_head(scope["method"], kind, headers, most)
+        service.answering.room.check()
+        body = await read_body(service, scope, receive, most)
         try:
             found = await (answer_json if kind == JSON else answer_arrow)(service, body)
         finally:
             service.held -= len(body)
-        status, content, scope["records"], scope["rejected"] = found
-        length = str(len(content)).encode()
-        head = [(b"content-type", kind.encode()), (b"content-length", length)]
-        await send({"type": "http.response.start", "status": status, "headers": head})
-        await send({"type": "http.response.body", "body": content})
+        scope["outcome"] = found
+        head = [(b"content-type", kind.encode()), (b"content-length", str(len(found.content)).encode())]
+        await send({"type": "http.response.start", "status": found.status(settings.partial), "headers": head})
+        await send({"type": "http.response.body", "body": found.content})
 
 # %% ../../nbs/serving/48_app.ipynb #whose-request
 OPEN = ("/health", "/ready")
@@ -308,8 +301,10 @@ def whose_request(settings: Settings, headers: dict[bytes, bytes]) -> str:
         return ""
     scheme, _, told = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
     if scheme.lower() == "basic":  # a browser asks for it: the key is the password
-        with suppress(binascii.Error, UnicodeDecodeError):
+        try:
             told = base64.b64decode(told, validate=True).decode().partition(":")[2]
+        except (binascii.Error, UnicodeDecodeError):
+            told = ""
     elif scheme.lower() != "bearer":
         told = ""
     if not told:
@@ -320,19 +315,44 @@ def whose_request(settings: Settings, headers: dict[bytes, bytes]) -> str:
     return name
 
 # %% ../../nbs/serving/48_app.ipynb #refusal
-def refusal(service: Service, refused: RefusedError) -> Response:
-    """The reply to a request that is not answered."""
+def refusal(service: Service, refused: RefusedError) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """Headers and body of the reply to a request that is not answered."""
     service.counters.add("refused", refused.code)
-    headers = {}
-    if refused.status == 503:
-        headers["retry-after"] = str(service.settings.retry_seconds)
-    if refused.status == 405:
-        headers["allow"] = "POST"
-    if refused.status == 401:
-        headers["www-authenticate"] = 'Basic realm="any name, and the key"'
-    if refused.status == 408:
-        headers["connection"] = "close"
-    return JSONResponse({"error": {"code": refused.code, "message": str(refused)}}, refused.status, headers)
+    content = json.dumps({"error": {"code": refused.code, "message": str(refused)}}).encode()
+    more = {
+        401: (b"www-authenticate", b'Basic realm="any name, and the key"'),
+        405: (b"allow", b"POST" if "POST" in str(refused) else b"GET"),
+        408: (b"connection", b"close"),
+        503: (b"retry-after", str(service.settings.retry_seconds).encode()),
+    }.get(refused.status)
+    head = [(b"content-type", JSON.encode()), (b"content-length", str(len(content)).encode())]
+    return [*head, more] if more else head, content
+
+# %% ../../nbs/serving/48_app.ipynb #refuse
+_DRAINED = 64 << 20  # bytes
+_DRAINING = 5  # seconds
+
+
+async def _drain(receive: Receive) -> None:
+    """Read the rest of a body, without keeping it."""
+    size, more = 0, True
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_DRAINING):
+            while more and size < _DRAINED:
+                message = await receive()
+                size += len(message.get("body", b""))
+                more = message.get("more_body", False)
+
+
+async def refuse(service: Service, refused: RefusedError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Reply to a request that is not answered."""
+    head, content = refusal(service, refused)
+    unread = scope["unread"] and refused.status != 408
+    await send({"type": "http.response.start", "status": refused.status, "headers": head})
+    await send({"type": "http.response.body", "body": content, "more_body": unread})
+    if unread:
+        await _drain(receive)
+        await send({"type": "http.response.body"})
 
 # %% ../../nbs/serving/48_app.ipynb #numbers
 _NUMBER = re.compile(rb"[\w.-]{1,64}", re.ASCII)
@@ -354,6 +374,9 @@ class Numbers:
         return f"{self._prefix}{self._count:x}".encode()
 
 # %% ../../nbs/serving/48_app.ipynb #count-request
+_MOST_REJECTS = 20  # in a line of the log
+
+
 def count_request(service: Service, scope: Scope, status: int, seconds: float, **facts: Any) -> None:
     """Count and log a request that has its reply."""
     path = scope["path"]
@@ -363,7 +386,10 @@ def count_request(service: Service, scope: Scope, status: int, seconds: float, *
         counts[bisect_left(_SECONDS, seconds)] += 1
         counts[-1] += seconds
     if path not in OPEN:
-        facts |= {name: scope[name] for name in ("records", "rejected", "rejects") if name in scope}
+        if found := scope.get("outcome"):
+            facts |= {"records": found.records, "rejected": found.rejected}
+            if service.settings.log_values:
+                facts["rejects"] = [reject[1:] for reject in found.rejects[:_MOST_REJECTS]]
         ms, method = round(1000 * seconds, 3), scope["method"]
         service.log.tell("request", method=method, path=path[:200], status=status, ms=ms, **facts)
 
@@ -393,17 +419,18 @@ class Guard:
                 message["headers"] = [*message["headers"], (b"x-request-id", number), *_HEADERS]
             await send(message)
 
+        scope["unread"] = b"content-length" in headers or b"transfer-encoding" in headers
         service.counters.add("in_flight")
         try:
             key = "" if scope["path"] in OPEN else whose_request(service.settings, headers)
             await (self.predict if scope["path"] == "/predict" else self.app)(scope, receive, reply)
         except RefusedError as refused:
-            await refusal(service, refused)(scope, receive, reply)
+            await refuse(service, refused, scope, receive, reply)
         except Exception as error:
             if not isinstance(error, GoneError):
                 service.log.tell("failed", id=number.decode(), trace=traceback.format_exc(limit=-8))
                 if status == 499:
-                    await refusal(service, _FAILED)(scope, receive, reply)
+                    await refuse(service, _FAILED, scope, receive, reply)
         finally:
             service.counters.add("in_flight", amount=-1)
             count_request(service, scope, status, time.perf_counter() - began, id=number.decode(), key=key)
@@ -445,9 +472,10 @@ def add_routes(app: FastAPI, service: Service) -> None:
         return HTMLResponse(page(now.told.name, now.predictor.description, now.predictor.signature))
 
     @app.exception_handler(StarletteError)
-    async def refuse(_: Request, error: HTTPException) -> Response:
+    async def refuse_route(_: Request, error: HTTPException) -> Response:
         code = {404: "not_found", 405: "method"}.get(error.status_code, "other")
-        return refusal(service, RefusedError(error.status_code, code, str(error.detail)))
+        head, content = refusal(service, RefusedError(error.status_code, code, str(error.detail)))
+        return Response(content, error.status_code, {name.decode(): value.decode() for name, value in head})
 
 # %% ../../nbs/serving/48_app.ipynb #make-app-2
 def make_app(

@@ -263,6 +263,14 @@ def test_a_request_is_one_line_without_its_values(server: Server) -> None:
     assert "far" not in server.log.read_text()
 
 
+def test_values_of_rejected_fields_are_in_the_log_where_that_is_asked_for(bundle: Path) -> None:
+    with start(bundle, env={"SERVE_LOG_VALUES": "true"}) as server:
+        server.ask([RECORD, FAR])
+        [line] = until(lambda: [line for line in server.events("request") if line["path"] == "/predict"])
+
+    assert line["rejects"] == [["wind", "'far'", "expected a number, found text"]]
+
+
 @pytest.mark.parametrize("number", ["a b", "x" * 65, "é", 'a"'])
 def test_a_number_that_is_no_plain_one_is_not_taken_over(server: Server, number: str) -> None:
     assert server.ask([RECORD], {"x-request-id": number}).headers["x-request-id"] != number
