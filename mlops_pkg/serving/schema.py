@@ -133,7 +133,8 @@ def answer_schema(signature: Signature) -> dict[str, Any]:
         label = {"type": ["integer", "null"], "enum": [0, 1, None], "description": f"{signature.target}: {least}"}
         chance = {"type": ["number", "null"], "minimum": 0, "maximum": 1, "description": f"of {signature.target}"}
         values = {"prediction": label, "probability": chance, "label": label}
-    errors = {"type": "array", "items": {"$ref": "#/components/schemas/Reject"}}
+    why = "Only where there is no answer"
+    errors = {"type": "array", "description": why, "items": {"$ref": "#/components/schemas/Reject"}}
     return {"type": "object", "properties": {**values, "errors": errors}, "required": list(values)}
 
 
@@ -200,6 +201,7 @@ def _predict(example: dict[str, Any], locked: tuple[int, ...], settings: Setting
     return {
         "post": {
             "operationId": "predict",
+            "tags": ["model"],
             "summary": "Answer records",
             "requestBody": {"description": tell, "required": True, "content": body},
             "responses": {"200": good, "422": bad, **_errors(400, *locked, 408, 413, 415, 503)},
@@ -209,7 +211,8 @@ def _predict(example: dict[str, Any], locked: tuple[int, ...], settings: Setting
 # %% ../../nbs/serving/42_schema.ipynb #get-path
 def _get(name: str, summary: str, reply: dict[str, Any], *statuses: int, is_open: bool = False) -> dict[str, Any]:
     """What a path gives to whoever asks."""
-    told = {"operationId": name, "summary": summary, "responses": {"200": reply, **_errors(*statuses)}}
+    tag = "model" if name == "model" else "server"
+    told = {"operationId": name, "tags": [tag], "summary": summary, "responses": {"200": reply, **_errors(*statuses)}}
     return {"get": {**told, "security": []} if is_open else told}
 
 
