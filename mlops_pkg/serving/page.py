@@ -164,7 +164,8 @@ def page(
     facts = {"threshold": threshold, "target": signature.target, "digest": told.digest, "key": "1" if needs_key else ""}
     data = "".join(f' data-{name}="{escape(text)}"' for name, text in facts.items())
     head = _head(told.name, '<link rel="icon" href="data:,"><link rel="stylesheet" href="page.css">')
-    links = '<a href="docs">API documentation</a> <a href="model">Signature and lineage</a> <a href="metrics">All figures</a>'
+    paths = {"docs": "API documentation", "model": "Signature and lineage", "metrics": "All figures"}
+    links = " ".join(f'<a href="{path}">{text}</a>' for path, text in paths.items())
     version = f'<small title="{escape(told.digest)}">{escape(told.version)}</small>'
     title = f"<h1>{escape(told.name)} {version}</h1><p>{escape(about.description)}</p>"
     form = _form(signature, example_record(signature, model.reference))
@@ -252,6 +253,8 @@ _JS = r"""'use strict';
 const at = id => document.getElementById(id);
 const facts = at('main').dataset;
 const inputs = [...document.querySelectorAll('input[data-name]')];
+const here = new URL('.', location.href);
+here.username = here.password = '';  // what a browser asks for with fetch may not hold them
 
 function record() {
   const found = {};
@@ -265,8 +268,7 @@ function record() {
 function tellLine() {
   const quoted = text => "'" + text.replaceAll("'", "'\\''") + "'";
   const key = facts.key ? ' -H "authorization: Bearer $KEY"' : '';
-  const url = new URL('predict', location.href);
-  at('curl').textContent = 'curl ' + quoted(url.origin + url.pathname) + key +
+  at('curl').textContent = 'curl ' + quoted(here + 'predict') + key +
     " -H 'content-type: application/json' -d " + quoted(JSON.stringify({records: [record()]}));
 }
 
@@ -277,6 +279,7 @@ function tellWrong(input, reason) {
 
 function tell(big, told, isBad) {
   at('big').textContent = big;
+  at('big').removeAttribute('title');
   at('big').classList.toggle('bad', Boolean(isBad));
   at('told').textContent = told;
   at('scale').toggleAttribute('hidden', true);
@@ -286,10 +289,15 @@ function tell(big, told, isBad) {
 # %% ../../nbs/serving/47_page.ipynb #js-answer
 _JS += r"""
 function tellAnswer(answer) {
-  if (!facts.threshold) return tell(String(Number(answer.prediction.toPrecision(6))), facts.target);
+  if (!facts.threshold) {
+    tell(String(Number(answer.prediction.toPrecision(6))), facts.target);
+    at('big').title = answer.prediction;
+    return;
+  }
   const threshold = Number(facts.threshold), percent = value => (100 * value).toFixed(1) + ' %';
   const words = answer.label ? 'yes, ' + facts.target : 'no, not ' + facts.target;
   tell(percent(answer.probability), words + ' (yes from ' + percent(threshold) + ' on)');
+  at('big').title = answer.probability;
   at('fill').setAttribute('width', 100 * answer.probability);
   at('mark').setAttribute('x', 100 * threshold);
   at('scale').setAttribute('aria-label', percent(answer.probability) + ' of 100 %');
@@ -330,14 +338,14 @@ async function ask(event) {
   button.disabled = true;
   try {
     const body = JSON.stringify({records: [record()]});
-    const reply = await fetch('predict', {method: 'POST', headers: {'content-type': 'application/json'}, body});
+    const reply = await fetch(here + 'predict', {method: 'POST', headers: {'content-type': 'application/json'}, body});
     tellReply(await reply.json());
   } catch (error) {
     tell('No answer', 'The server cannot be reached: ' + error.message, true);
   } finally {
     button.disabled = false;
   }
-  at('answer').scrollIntoView({block: 'nearest'});
+  if (!inputs.some(one => one.hasAttribute('aria-invalid'))) at('answer').scrollIntoView({block: 'nearest'});
 }
 
 at('form').addEventListener('submit', ask);
@@ -422,7 +430,7 @@ async function look() {
   if (document.hidden) return;
   let now;
   try {
-    const reply = await fetch('metrics');
+    const reply = await fetch(here + 'metrics');
     if (!reply.ok) throw new Error(reply.status);
     now = readMetrics(await reply.text());
   } catch (error) {

@@ -1,0 +1,232 @@
+"""The page and the documentation: made from the signature, of this server alone, with nothing in them that can run."""
+
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from html.parser import HTMLParser
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from fastapi import FastAPI
+
+from mlops_pkg.bundle.signature import Field, Signature
+from mlops_pkg.serving.app import FAMILIES
+from mlops_pkg.serving.messages import Told
+from mlops_pkg.serving.page import add_pages, docs_page, page, read_markdown, static_files
+from mlops_pkg.serving.schema import example_record
+from mlops_pkg.serving.settings import Settings, new_key
+from tests.toy import TOY
+
+EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
+
+
+@dataclass
+class About:
+    """What the page reads of a predictor."""
+
+    name: str
+    description: str
+    signature: Signature
+
+
+@dataclass
+class Shown:
+    """What the page reads of a model."""
+
+    told: Told
+    predictor: About
+    card: str = "# toy\n\n- one"
+    reference: Any = None
+
+
+MODEL: Any = Shown(Told("toy", "0" * 12, "0" * 64), About("toy", "Late in the day", TOY))
+
+
+class Elements(HTMLParser):
+    """Every element of a page with its attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        return [facts for found, facts in self.found if found == tag]
+
+
+@contextmanager
+def served(models: list[Any], **settings: Any) -> Iterator[httpx.Client]:
+    """Who asks a real server for the pages of the last of some models."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    add_pages(app, lambda: models[-1], Settings(**settings))
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none"))
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", trust_env=False) as asking:
+            yield asking
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[httpx.Client]:
+    """Who asks for the pages of the toy model."""
+    with served([MODEL]) as asking:
+        yield asking
+
+
+def test_each_field_is_a_labelled_input_filled_with_the_example() -> None:
+    elements = Elements(page(MODEL, needs_key=False))
+    inputs = {facts["data-name"]: facts for facts in elements.of("input")}
+    labels = {facts["for"] for facts in elements.of("label")}
+
+    assert list(inputs) == [field.name for field in TOY.fields]
+    assert {facts["id"] for facts in inputs.values()} == labels
+    assert [inputs[name]["type"] for name in ("origin", "wind", "start")] == ["text", "number", "datetime-local"]
+    assert (inputs["wind"]["min"], inputs["wind"]["max"], inputs["wind"]["step"]) == ("-10", "250", "any")
+    assert [facts["value"] for facts in elements.of("option")] == ["EWR", "JFK"]
+    example = example_record(TOY)
+    assert inputs["origin"]["value"] == example["origin"]
+    assert float(inputs["wind"]["value"] or "") == example["wind"]
+    assert inputs["start"]["value"] == example["start"]
+    ids = [facts["id"] for _, facts in elements.found if "id" in facts]
+    assert len(ids) == len(set(ids))
+
+
+def test_a_moment_is_written_as_its_input_takes_it() -> None:
+    for first, value in (("2013-01-01", "2013-01-01T00:00"), ("2013-01-01 05:15:00.123456", "2013-01-01T05:15:00")):
+        model = replace(MODEL, reference={"columns": {"start": {"first": first}}})
+        assert [one["value"] for one in Elements(page(model, False)).of("input")][2] == value
+
+
+def test_whatever_a_bundle_says_is_text_on_the_page() -> None:
+    fields = (Field(EVIL, "category", True, EVIL, categories=(EVIL,)), Field("n", "number", False, EVIL, 0, 1))
+    signature = Signature("classification", EVIL, 0.5, fields)
+    card = f"# {EVIL}\n\n{EVIL}\n\n- {EVIL} `{EVIL}` **{EVIL}**\n\n| {EVIL} |\n| --- |\n| {EVIL} |\n"
+    evil: Any = Shown(Told(EVIL, EVIL, EVIL), About(EVIL, EVIL, signature), card)
+
+    for text in (page(evil, needs_key=True), docs_page(EVIL)):
+        elements = Elements(text)
+        assert not elements.of("img")
+        assert all(facts.get("src") for facts in elements.of("script")), "a script stands in the page"
+        assert "alert(1)</script>" not in text
+        assert not [name for _, facts in elements.found for name in facts if name.startswith("on") or name == "style"]
+
+
+def test_the_check_of_escaping_sees_markup() -> None:
+    elements = Elements(f"<p>{EVIL}</p>")
+
+    assert elements.of("img")
+    assert not all(facts.get("src") for facts in elements.of("script"))
+
+
+def test_nothing_is_loaded_from_another_host(client: httpx.Client) -> None:
+    for path in ("/", "/docs"):
+        for tag, facts in Elements(client.get(path).text).found:
+            for name in ("src", "href", "action"):
+                told = facts.get(name) or ""
+                assert not re.match(r"(\w+:)?//", told), (path, tag, told)
+    assert not re.search(r"@import|url\(|https?:", client.get("/page.css").text)
+    assert set(re.findall(r"https?:[^'\" ]+", client.get("/page.js").text)) == {"http://www.w3.org/2000/svg"}
+
+
+def test_every_file_that_a_page_names_is_there(client: httpx.Client) -> None:
+    for path in ("/", "/docs"):
+        elements = Elements(client.get(path).text)
+        named = [facts["src"] for facts in elements.of("script")] + [facts["href"] for facts in elements.of("link")]
+        for name in named:
+            if name and not name.startswith("data:"):
+                reply = client.get(f"/{name}")
+                assert reply.status_code == 200, name
+                assert reply.headers["x-content-type-options"] == "nosniff"
+    assert {path.rpartition("/")[2] for path in static_files()} == {
+        "swagger-ui-bundle.js",
+        "swagger-ui.css",
+        "favicon.png",
+    }
+    assert client.get("/openapi.json").json()["info"]["title"] == "toy"
+    assert client.get("/docs/../settings").status_code == client.get("/docs/%2e%2e/page.js").status_code == 404
+
+
+def test_a_page_may_load_what_this_server_gives_and_nothing_else(client: httpx.Client) -> None:
+    policy = client.get("/").headers["content-security-policy"]
+
+    assert "default-src 'none'" in policy
+    assert "script-src 'self';" in policy
+    assert "unsafe" not in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "script-src 'self';" in client.get("/docs").headers["content-security-policy"]
+
+
+def test_the_pages_are_of_the_model_that_answers_now() -> None:
+    models = [MODEL]
+    with served(models) as asking:
+        models.append(replace(MODEL, told=Told("another", "1" * 12, "1" * 64)))
+        for path in ("/", "/docs", "/openapi.json"):
+            assert "another" in asking.get(path).text, path
+
+
+def test_the_line_for_a_terminal_shows_where_the_key_goes() -> None:
+    _, key = new_key("planning")
+    for keys in ((), (key,)):
+        with served([MODEL], keys=keys) as asking:
+            (main,) = Elements(asking.get("/").text).of("main")
+            assert main["data-key"] == ("1" if keys else "")
+            assert key.sha256 not in asking.get("/").text
+
+
+def test_the_script_reads_metrics_that_are_counted(client: httpx.Client) -> None:
+    counted = {f"{family.name}_total" if family.kind == "counter" else family.name for family in FAMILIES}
+    script = client.get("/page.js").text
+    read = re.findall(r"(?:sum|buckets)\('(\w+)'", script)
+
+    assert len(read) >= 6
+    assert set(read) <= counted
+
+
+@pytest.mark.parametrize(
+    ("text", "html"),
+    [
+        ("# One\n## Two", "<h3>One</h3>\n<h4>Two</h4>"),
+        ("a\nb\n\nc", "<p>a b</p>\n<p>c</p>"),
+        ("- a\n- b", "<ul><li>a</li><li>b</li></ul>"),
+        ("`a < b` **c**", "<p><code>a &lt; b</code> <b>c</b></p>"),
+        ("#no heading", "<p>#no heading</p>"),
+        ("", ""),
+    ],
+)
+def test_markdown_is_read(text: str, html: str) -> None:
+    assert read_markdown(text) == html
+
+
+def test_a_table_of_markdown_has_a_head_and_cells() -> None:
+    elements = Elements(table := read_markdown("| a | b |\n| --- | --- |\n| 1 | x \\| y |\n| 2 |  |"))
+
+    assert [len(elements.of(tag)) for tag in ("th", "td", "tr")] == [2, 4, 3]
+    assert "<td>x | y</td>" in table
+    assert read_markdown("|") != ""
+
+
+def test_the_real_card_is_read_whole() -> None:
+    from tests.conftest import ROOT
+
+    card = ROOT / "artifacts" / "package" / "card.md"
+    if not card.is_file():
+        pytest.skip("artifacts/package: missing; `make run` writes it")
+    html = read_markdown(card.read_text(encoding="utf-8"))
+
+    assert "| ---" not in html
+    assert len(Elements(html).of("table")) == card.read_text(encoding="utf-8").count("\n| ---")
+    assert not re.search(r">\s*[#|]", html)
