@@ -125,8 +125,6 @@ def _misfits(settings: Settings) -> list[tuple[str, str]]:
     for name in ("max_json_bytes", "max_arrow_bytes"):
         if getattr(settings, name) > settings.max_waiting_bytes:
             found.append((name, f"more than max_waiting_bytes, {settings.max_waiting_bytes}: no such body would fit"))
-    if settings.workers > 1 and not hasattr(os, "fork"):
-        found.append(("workers", "several need Linux or macOS; set 1"))
     return found
 
 # %% ../../nbs/serving/40_settings.ipynb #from-environment
