@@ -19,14 +19,17 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from mlops_pkg.bundle.manifest import CARD, MANIFEST, MODEL, SIGNATURE
-from mlops_pkg.serving.settings import new_key, whose_key
+from mlops_pkg.serving.settings import Key, new_key, whose_key
 from tests.conftest import ROOT
 from tests.serving.conftest import Server, launch, start
 from tests.serving.wire import Reply, Wire, asking, request, rss
 from tests.toy import RECORD, seal, toy_answer, write_bundle
 
 JSON, ARROW = "application/json", "application/vnd.apache.arrow.stream"
-FIRST, SECOND = new_key("first"), new_key("second")
+FIRST, SECOND = (  # as `new_key` makes them, and the same in each process that runs a part of these tests
+    (key, Key(name=name, sha256=hashlib.sha256(key.encode()).hexdigest()))
+    for name, key in (("first", "b7Zc-" * 8 + "Qx1"), ("second", "9_fKe" * 8 + "aB2"))
+)
 KEYS = "\n".join(f'[[keys]]\nname = "{key.name}"\nsha256 = "{key.sha256}"' for _, key in (FIRST, SECOND))
 RIGHT = {"authorization": f"Bearer {FIRST[0]}"}
 
@@ -123,6 +126,7 @@ def test_a_key_is_held_against_each_that_is_known_whichever_it_is(monkeypatch: p
 
     monkeypatch.setattr(hmac, "compare_digest", watched)
     keys = (FIRST[1], SECOND[1])
+    assert len(FIRST[0]) == len(new_key("x")[0]), "these are keys as they are made"
     for key, name in ((FIRST[0], "first"), (SECOND[0], "second"), ("x", None), ("", None), ("\xe9", None)):
         held.clear()
         assert whose_key(key, keys) == name
