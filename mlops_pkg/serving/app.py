@@ -16,9 +16,7 @@ import gc
 import json
 import os
 import re
-import signal
 import time
-import traceback
 from bisect import bisect_left
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -29,7 +27,7 @@ from typing import Any
 
 import numpy as np
 from fastapi import FastAPI, HTTPException, Request, Response
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteError
 from starlette.middleware.cors import CORSMiddleware
 
@@ -37,11 +35,10 @@ from ..bundle.predictor import Answers
 from ..bundle.records import RecordsError, Reject
 from .answering import Answering
 from .counters import Counters, Family, Series, exposition
-from .logs import Log, take_logging
+from .logs import Log, error_facts
 from .messages import ARROW, JSON, RefusedError, arrow_answers, json_answers, read_arrow, read_json
 from .models import Model, Models
-from .page import page
-from .schema import openapi
+from .page import add_pages
 from .settings import Settings, whose_key
 
 # %% ../../nbs/serving/48_app.ipynb #families
@@ -319,14 +316,15 @@ def refusal(service: Service, refused: RefusedError) -> tuple[list[tuple[bytes, 
     """Headers and body of the reply to a request that is not answered."""
     service.counters.add("refused", refused.code)
     content = json.dumps({"error": {"code": refused.code, "message": str(refused)}}).encode()
-    more = {
-        401: (b"www-authenticate", b'Basic realm="any name, and the key"'),
-        405: (b"allow", b"POST" if "POST" in str(refused) else b"GET"),
-        408: (b"connection", b"close"),
-        503: (b"retry-after", str(service.settings.retry_seconds).encode()),
-    }.get(refused.status)
+    more: dict[int, list[tuple[bytes, bytes]]] = {
+        401: [(b"www-authenticate", b'Basic realm="any name, and the key"'), (b"www-authenticate", b"Bearer")],
+        405: [(b"allow", b"POST" if "POST" in str(refused) else b"GET")],
+        408: [(b"connection", b"close")],
+        413: [(b"connection", b"close")],
+        503: [(b"retry-after", str(service.settings.retry_seconds).encode())],
+    }
     head = [(b"content-type", JSON.encode()), (b"content-length", str(len(content)).encode())]
-    return [*head, more] if more else head, content
+    return [*head, *more.get(refused.status, ())], content
 
 # %% ../../nbs/serving/48_app.ipynb #refuse
 _DRAINED = 64 << 20  # bytes
@@ -393,16 +391,16 @@ def count_request(service: Service, scope: Scope, status: int, seconds: float, *
         ms, method = round(1000 * seconds, 3), scope["method"]
         service.log.tell("request", method=method, path=path[:200], status=status, ms=ms, **facts)
 
-# %% ../../nbs/serving/48_app.ipynb #guard-2
+# %% ../../nbs/serving/48_app.ipynb #always
 _HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 _FAILED = RefusedError(500, "failed", "the server has failed; its log says why, under this request's id")
 
-
+# %% ../../nbs/serving/48_app.ipynb #guard-2
 class Guard:
-    """Around the app: keys, ids, refusals, counts and the log."""
+    """Around the app, of which `/predict` is asked directly: keys, ids, refusals, counts and the log."""
 
     def __init__(self, app: Any, service: Service) -> None:
-        """What is guarded; `/predict` is asked past the app."""
+        """What is guarded."""
         self.app, self.predict, self.service, self.numbers = app, Predict(service), service, Numbers()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
@@ -410,7 +408,7 @@ class Guard:
         if scope["type"] != "http":  # the life of the worker
             return await self.app(scope, receive, send)
         began, service, headers = time.perf_counter(), self.service, dict(scope["headers"])
-        number, status, key = self.numbers.of(headers), 499, ""  # 499: the client was gone before the reply
+        number, status, key = self.numbers.of(headers), 499, ""  # 499: the client has gone
 
         async def reply(message: Message) -> None:
             nonlocal status
@@ -428,7 +426,8 @@ class Guard:
             await refuse(service, refused, scope, receive, reply)
         except Exception as error:
             if not isinstance(error, GoneError):
-                service.log.tell("failed", id=number.decode(), trace=traceback.format_exc(limit=-8))
+                facts = error_facts(error, service.settings.log_values)
+                service.log.tell("failed", id=number.decode(), **facts)
                 if status == 499:
                     await refuse(service, _FAILED, scope, receive, reply)
         finally:
@@ -460,16 +459,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         service.counters.add("log_lines_lost", amount=service.log.take_lost())
         return Response(exposition(service.counters), media_type="text/plain; version=0.0.4")
 
-    @app.get("/openapi.json")
-    async def described() -> Response:
-        now = service.models.current
-        about = now.predictor
-        return JSONResponse(openapi(now.told, about.description, about.signature, now.reference, service.settings))
-
-    @app.get("/")
-    async def home() -> Response:
-        now = service.models.current
-        return HTMLResponse(page(now.told.name, now.predictor.description, now.predictor.signature))
+    add_pages(app, lambda: service.models.current, service.settings)
 
     @app.exception_handler(StarletteError)
     async def refuse_route(_: Request, error: HTTPException) -> Response:
@@ -478,20 +468,12 @@ def add_routes(app: FastAPI, service: Service) -> None:
         return Response(content, error.status_code, {name.decode(): value.decode() for name, value in head})
 
 # %% ../../nbs/serving/48_app.ipynb #make-app-2
-def make_app(
-    settings: Settings,
-    counts: Path,  # a folder in which all workers count
-) -> Any:
-    """The app of one worker; `BundleError` where the bundle cannot answer."""
-    log = Log(settings.log)
-    take_logging(log)
-    service = Service(settings, counts, log)
+def make_app(service: Service) -> Any:
+    """The app of one worker."""
+    settings, log = service.settings, service.log
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
-        loop = asyncio.get_running_loop()
-        with suppress(NotImplementedError, ValueError, AttributeError):  # no such signal, or not the main thread
-            loop.add_signal_handler(signal.SIGHUP, lambda: loop.run_in_executor(None, service.models.look))
         looking = asyncio.create_task(service.look_on()) if settings.reload_seconds else None
         gc.collect()
         gc.freeze()  # what is here stays; to look at it again and again would hold up requests
@@ -500,7 +482,6 @@ def make_app(
         if looking:
             looking.cancel()
         log.tell("ended", pid=os.getpid())
-        log.close()
 
     app = FastAPI(lifespan=life, docs_url=None, redoc_url=None, openapi_url=None)
     app.router.redirect_slashes = False
@@ -508,6 +489,5 @@ def make_app(
     guarded = Guard(app, service)
     if not settings.cors:
         return guarded
-    return CORSMiddleware(
-        guarded, settings.cors, allow_methods=["GET", "POST"], allow_headers=["authorization", "content-type"]
-    )
+    allowed: dict[str, Any] = {"allow_methods": ["GET", "POST"], "allow_headers": ["authorization", "content-type"]}
+    return CORSMiddleware(guarded, settings.cors, **allowed)

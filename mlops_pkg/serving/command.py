@@ -4,14 +4,12 @@
 
 # %% auto #0
 __all__ = ['LINGER', 'GRACE', 'AHEAD', 'SWEEP', 'FAILED', 'Client', 'Refusing', 'Timed', 'Leaving', 'Stepping', 'too_long',
-           'plain_head', 'Reading', 'State', 'Connection', 'Server', 'Worker', 'ToLog', 'work', 'Forking', 'Signalled',
-           'say', 'Parent', 'listen', 'place', 'allow_files', 'run_server', 'serve']
+           'plain_head', 'Reading', 'State', 'Connection', 'Server', 'Worker', 'work', 'Forking', 'Signalled', 'say',
+           'Parent', 'listen', 'place', 'allow_files', 'run_server', 'serve']
 
 # %% ../../nbs/serving/49_command.ipynb #imports
 import asyncio
 import errno
-import json
-import logging
 import math
 import os
 import select
@@ -22,7 +20,7 @@ import tempfile
 import time
 import traceback
 from contextlib import suppress
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -31,7 +29,7 @@ import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from .logs import Log
+from .logs import Log, log_line, take_logging
 from .messages import RefusedError
 from .settings import Settings, SettingsError, load_settings, new_key, show_settings
 
@@ -45,11 +43,11 @@ LINGER = 2.0  # seconds in which a client that is refused may read why
 class Client(HttpToolsProtocol):
     """One connection: how it is closed."""
 
-    def __init__(self, *given: Any, **named: Any) -> None:
-        """Begin as uvicorn does."""
+    def __init__(self, service: "Service", *given: Any, **named: Any) -> None:
+        """Begin as uvicorn does; the service knows the limits, counts and logs."""
         super().__init__(*given, **named)
+        self.service = service
         self.out: asyncio.Transport = None  # type: ignore[assignment]
-        self.service: Service = self.config.loaded_app.service
         self.until = math.inf  # when it must have moved on, as the loop tells the time
         self.deaf = False  # whether what comes is thrown away
         self.ends = False  # whether nothing more will be written
@@ -95,10 +93,10 @@ class Refusing(Client):
             return
         from mlops_pkg.serving.app import refusal
 
-        told = refusal(self.service, refused)
-        headers = [*self.server_state.default_headers, *told.raw_headers]
+        head, content = refusal(self.service, refused)
+        headers = [*self.server_state.default_headers, *head]
         lines = [name + b": " + value + b"\r\n" for name, value in headers if name != b"connection"]
-        self.out.write(b"".join([STATUS_LINE[refused.status], *lines, b"connection: close\r\n\r\n", told.body]))
+        self.out.write(b"".join([STATUS_LINE[refused.status], *lines, b"connection: close\r\n\r\n", content]))
         self.service.counters.add("requests", "other", str(refused.status))
         self.service.log.tell("request", status=refused.status, code=refused.code, reason=str(refused))
         if self.in_flight():  # the app waits for the rest of its body
@@ -366,7 +364,7 @@ class Worker(Server):
         """Take the connections that the system has taken already."""
 
         def make() -> Connection:
-            return Connection(self.config, self.server_state, self.lifespan.state, self.loop)
+            return Connection(self.service, self.config, self.server_state, self.lifespan.state, self.loop)
 
         listener.setblocking(False)
         while True:
@@ -375,25 +373,6 @@ class Worker(Server):
             except OSError:
                 return
             await self.loop.connect_accepted_socket(make, taken)
-
-# %% ../../nbs/serving/49_command.ipynb #to-log
-class ToLog(logging.Handler):
-    """Hands what libraries say to the log."""
-
-    def __init__(self, log: Log, values: bool) -> None:
-        """With `values` the messages of errors are told too."""
-        super().__init__(logging.WARNING)
-        self.log, self.values = log, values
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Tell one of them."""
-        facts: dict[str, Any] = {"by": record.name, "message": record.getMessage().strip()}
-        error = record.exc_info[1] if record.exc_info else None
-        if error is not None:
-            frames = traceback.extract_tb(error.__traceback__)
-            facts["error"] = f"{type(error).__name__}: {error}" if self.values else type(error).__name__
-            facts["at"] = [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames[-8:]]
-        self.log.tell(record.levelname.lower(), **facts)
 
 # %% ../../nbs/serving/49_command.ipynb #work
 def work(
@@ -404,30 +383,31 @@ def work(
 ) -> None:
     """Serve until told to end; `BundleError` or `SettingsError` where that cannot begin."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it is about to look
-    from mlops_pkg.serving.app import make_app
+    from mlops_pkg.serving.app import Service, make_app
 
     try:
         log = Log(settings.log)
     except OSError as error:
         raise SettingsError(f"log: {settings.log}: {(error.strerror or str(error)).lower()}") from None
-    logging.root.handlers = [ToLog(log, settings.log_values)]
-    logging.captureWarnings(True)
-    app = make_app(settings, counts, log)
+    take_logging(log, settings.log_values)
+    service = Service(settings, counts, log)
+    app = make_app(service)
+    connection: Any = partial(Connection, service)
     config = uvicorn.Config(
-        lambda: app, factory=True, http=Connection, loop="auto", ws="none", lifespan="on", log_config=None,
-        log_level="error", access_log=False, server_header=False, proxy_headers=False, workers=settings.workers,
-        timeout_graceful_shutdown=math.ceil(settings.shutdown_seconds),
+        lambda: app, factory=True, http=connection, loop="auto", ws="none", lifespan="on",
+        log_config=None, log_level="error", access_log=False, server_header=False, proxy_headers=False,
+        workers=settings.workers, timeout_graceful_shutdown=math.ceil(settings.shutdown_seconds),
     )  # fmt: skip
-    Worker(config, app.service, lifeline).run([listener])
+    Worker(config, service, lifeline).run([listener])
     log.close()
     if lifeline is not None and select.select([lifeline], [], [], 0)[0]:  # nobody else will tidy up
         shutil.rmtree(counts, ignore_errors=True)
 
-# %% ../../nbs/serving/49_command.ipynb #forking
+# %% ../../nbs/serving/49_command.ipynb #signals
 FAILED = 3  # exit code of a worker that could not begin
 _SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)]
 
-
+# %% ../../nbs/serving/49_command.ipynb #forking
 class Forking:
     """The parent of several workers: how they begin."""
 
@@ -488,11 +468,10 @@ class Signalled(Forking):
 # %% ../../nbs/serving/49_command.ipynb #say
 def say(path: Path | None, event: str, **facts: Any) -> None:
     """Write a line into the log, if it takes one now: whoever has to replace workers must not wait."""
-    line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **facts}
     with suppress(OSError):
         file = 2 if path is None else os.open(path, os.O_WRONLY | os.O_APPEND)
         if select.select([], [file], [], 0)[1]:
-            os.write(file, (json.dumps(line) + "\n").encode())
+            os.write(file, log_line(time.time(), event, facts))
         if path is not None:
             os.close(file)
 

@@ -6,6 +6,8 @@ import os
 import threading
 from pathlib import Path
 
+import pytest
+
 from mlops_pkg.serving.logs import Log, log_line, take_logging
 from tests.serving.conftest import until
 
@@ -59,24 +61,28 @@ def test_a_pipe_that_nobody_reads_holds_up_neither_the_server_nor_its_end(tmp_pa
     os.close(reader)
 
 
-def test_what_libraries_log_becomes_lines(tmp_path: Path) -> None:
-    root, kept = logging.root, (logging.root.handlers, logging.root.level)
+@pytest.mark.parametrize("values", [False, True])
+def test_what_libraries_log_becomes_lines_and_an_error_keeps_its_message_to_itself(
+    tmp_path: Path, values: bool
+) -> None:
+    kept = logging.root.handlers
     log = Log(tmp_path / "log")
     try:
-        take_logging(log)
+        take_logging(log, values)
         try:
-            raise ValueError("broken")
+            raise ValueError("what a client sent")
         except ValueError:
             logging.getLogger("uvicorn.error").exception("one\ntwo")
     finally:
-        root.handlers = kept[0]
-        root.setLevel(kept[1])
+        logging.captureWarnings(False)
+        logging.root.handlers = kept
     log.close()
 
     [line] = map(json.loads, (tmp_path / "log").read_text().splitlines())
 
     assert (line["event"], line["level"], line["message"]) == ("logged", "error", "one\ntwo")
-    assert line["trace"].endswith("ValueError: broken")
+    assert line["error"] == ("ValueError: what a client sent" if values else "ValueError")
+    assert line["at"][0].startswith("test_logs.py:")
 
 
 def test_no_thread_is_left_after_the_end(tmp_path: Path) -> None:
