@@ -110,7 +110,9 @@ def test_a_wrong_answer_is_told_from_a_right_one_whichever_server_gives_it() -> 
 
 def test_a_goal_is_reached_missed_by_how_much_or_not_measured() -> None:
     def one(rate: float, p99: float) -> dict:
-        arrow = {"1": {"rows_per_second": 90.0}, "4": {"rows_per_second": 70.0}, "graph_rows_per_second": 100.0}
+        arrow = {
+            clients: {"rows_per_second": rows, "graph_rows_per_second": 100} for clients, rows in (("1", 90), ("4", 70))
+        }
         clients = {"16": {"requests_per_second": rate, "p99_ms": p99}}
         return {"clients": clients, "arrow": arrow, "rss_mb": 110.0, "start_seconds": 0.9}
 
