@@ -103,6 +103,8 @@ lock: $(READY)  ## resolve settings.ini anew into the requirements files and env
 	@uv pip compile $(COMPILE) setup.py --extra pipeline -c requirements.txt -o requirements-pipeline.txt
 	@uv pip compile $(COMPILE) setup.py --extra serve -c requirements.txt -o requirements-serve.txt
 	@printf 'uv\n' | uv pip compile $(COMPILE) - -c requirements.txt -o requirements-bootstrap.txt
+	@grep -E '^(numpy|scipy|pandas|scikit-learn|feature-engine|skops)==' requirements.txt | tr -d '\\' | \
+		uv pip compile $(COMPILE) --upgrade benchmarks/serving/peers.in -c - -o benchmarks/serving/peers.txt
 	@python -m mlops_pkg.core.environment
 
 COMPILE := --quiet --universal --fork-strategy fewest --python-version 3.11 --generate-hashes --no-header --no-annotate
