@@ -108,8 +108,10 @@ def needs_of(
         start = module_files(set[str]().union(*map(imported_names, cells)), root)
         reads = set[str]().union(*map(reads_of, cells)) | {notebook.relative_to(root).as_posix()}
         return import_closure([package / "proof" / "research.py", *start], root), reads
-    module = package / "proof" / f"{name}.py"
-    return (import_closure([module], root), set()) if name in ("parity", "report") and module.is_file() else None
+    module, command = package / "proof" / f"{name}.py", package / "serving" / "command.py"
+    if name not in ("parity", "report") or not module.is_file():
+        return None
+    return import_closure([module, command] if name == "parity" and command.is_file() else [module], root), set()
 
 # %% ../../nbs/proof/28_imports.ipynb #dependency-findings
 def dependency_findings(

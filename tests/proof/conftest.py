@@ -126,3 +126,22 @@ def origins(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def toy_origins(origins: Path, tmp_path: Path) -> Path:
     """A copy of the project with a true record, to plant faults in."""
     return Path(shutil.copytree(origins, tmp_path / "origins" / "project")).resolve()
+
+
+@pytest.fixture
+def root(built: Path, tmp_path: Path) -> Path:
+    """A copy of the built project with a tenth of its test and live rows."""
+    import pandas as pd
+
+    from mlops_pkg.core.workspace import read_table, write_table
+
+    root = Path(shutil.copytree(built, tmp_path / "project"))
+    stored = read_table(root / "artifacts" / "evaluate" / "predictions.parquet")
+    kept = []
+    for split in ("test", "live"):
+        path = root / "artifacts" / "ingest" / f"{split}.parquet"
+        rows = read_table(path).head(60)
+        kept.append(stored[(stored["split"] == split) & stored["line"].isin(rows["line"])])
+        write_table(path, rows)
+    write_table(root / "artifacts" / "evaluate" / "predictions.parquet", pd.concat(kept, ignore_index=True))
+    return root

@@ -1,6 +1,5 @@
 """The runtimes: all answer as the fitted pipeline does, and one wrong bit is red with its row."""
 
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,31 +7,21 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import pytest
 from onnx import numpy_helper
 
 from mlops_pkg.bundle.manifest import MANIFEST, MODEL, manifest_bytes
 from mlops_pkg.core.workspace import Workspace, read_table, write_table
 from mlops_pkg.proof.runtimes import EDGE, closure, lay_out, runtimes
 
-NAMES = ["what evaluate measured", "graph, in batches", "graph, row by row", "predictor, numpy and onnxruntime alone"]
-
-
-@pytest.fixture
-def root(built: Path, tmp_path: Path) -> Path:
-    """A copy of the built project with a tenth of its test and live rows."""
-    root = Path(shutil.copytree(built, tmp_path / "project"))
-    stored = read_table(root / "artifacts" / "evaluate" / "predictions.parquet")
-    kept = []
-    for split in ("test", "live"):
-        path = root / "artifacts" / "ingest" / f"{split}.parquet"
-        rows = read_table(path).head(60)
-        kept.append(stored[(stored["split"] == split) & stored["line"].isin(rows["line"])])
-        write_table(path, rows)
-    import pandas as pd
-
-    write_table(root / "artifacts" / "evaluate" / "predictions.parquet", pd.concat(kept, ignore_index=True))
-    return root
+NAMES = [
+    "what evaluate measured",
+    "graph, in batches",
+    "graph, row by row",
+    "predictor, numpy and onnxruntime alone",
+    "endpoint, JSON one by one",  # only with serving
+    "endpoint, JSON in batches",  # only with serving
+    "endpoint, Arrow",  # only with serving
+]
 
 
 def ask(root: Path) -> dict[str, str | None]:
@@ -58,7 +47,7 @@ def test_every_runtime_answers_as_the_fitted_pipeline(root: Path) -> None:
     found = list(runtimes(Workspace(root)))
 
     assert [one.runtime for one in found] == NAMES
-    assert [one.difference for one in found] == [None] * 4
+    assert [one.difference for one in found] == [None] * len(NAMES)
     assert {one.rows for one in found} == {120}
 
 
@@ -83,7 +72,10 @@ def test_another_model_in_the_bundle_is_red_in_the_predictor_too(root: Path) -> 
 
     pack_again(root / "artifacts" / "package", half)
 
-    assert ask(root)["predictor, numpy and onnxruntime alone"].startswith("120 rows; test, line ")
+    found = ask(root)
+
+    for name in NAMES[3:]:
+        assert found[name].startswith("120 rows; test, line "), name
 
 
 def test_an_answer_that_evaluate_did_not_measure_is_red(root: Path) -> None:
@@ -118,7 +110,13 @@ def test_a_row_that_the_predictor_rejects_is_red(root: Path) -> None:
     rows.loc[3, "distance"] = -5.0
     write_table(path, rows)
 
-    assert "record 63 is rejected: distance: " in ask(root)["predictor, numpy and onnxruntime alone"]
+    found = ask(root)
+
+    told = "record 63 is rejected: distance: "
+    assert told in found["predictor, numpy and onnxruntime alone"]
+    assert told in found["endpoint, JSON in batches"]  # only with serving
+    assert told in found["endpoint, Arrow"]  # only with serving
+    assert '"field"' in found["endpoint, JSON one by one"]  # only with serving
 
 
 def test_missing_outputs_are_red_and_say_how_to_make_them(root: Path) -> None:
