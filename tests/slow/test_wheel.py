@@ -1,11 +1,13 @@
-"""The wheel in clean environments: the edge install, and the extra `pipeline` with all five stages on real rows."""
+"""The wheel in clean environments: the edge install, and the extras `pipeline` and `serve`, on real rows."""
 
 import json
 import re
 import shutil
 import subprocess
 import sys
+import time  # only with serving
 from pathlib import Path
+from urllib.request import urlopen  # only with serving
 
 import numpy as np
 import pandas as pd  # only with scoring
@@ -13,6 +15,7 @@ import pytest
 
 from mlops_pkg.core.params import load_params
 from mlops_pkg.core.workspace import read_table
+from mlops_pkg.proof import runtimes  # only with serving
 from mlops_pkg.proof.runtimes import closure, write_rows
 from tests.conftest import ROOT, TESTS
 
@@ -140,6 +143,76 @@ def test_the_bare_wheel_scores_a_file(wheel: Path, tmp_path: Path) -> None:
 
 
 # <<< only with scoring
+# >>> only with serving
+WATCHED = """
+import builtins, os, sys
+asked, names = builtins.__import__, os.path.join(os.path.dirname(__file__), "names")
+
+def note(name, globals=None, *more, **named):
+    with open(names, "a") as file:
+        file.write(f"{(globals or {}).get('__name__', '')} {name}\\n")
+    return asked(name, globals, *more, **named)
+
+builtins.__import__ = note
+"""
+
+
+def ready_port(process: subprocess.Popen[bytes], log: Path) -> int:
+    """The port on which the server is ready."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        assert process.poll() is None, log.read_text()
+        if port := re.search(r"^http://127\.0\.0\.1:(\d+) ", log.read_text(), re.MULTILINE):
+            try:
+                with urlopen(f"http://127.0.0.1:{port[1]}/ready") as reply:
+                    assert reply.status == 200
+                    return int(port[1])
+            except OSError:
+                pass
+        time.sleep(0.05)
+    raise AssertionError(log.read_text())
+
+
+def test_the_extra_serve_alone_serves_and_loads_no_machine_learning(wheel: Path, tmp_path: Path) -> None:
+    python = environment(tmp_path / "venv", wheel, "requirements-serve.txt")
+    rows = read_table(ROOT / "artifacts" / "ingest" / "test.parquet")
+    stored = read_table(ROOT / "artifacts" / "evaluate" / "predictions.parquet")
+    expected = stored.loc[stored["split"] == "test", "model"].to_numpy()
+    inputs = load_params(ROOT / "params.yaml").data.kinds
+    (tmp_path / "watch").mkdir()
+    (tmp_path / "watch" / "sitecustomize.py").write_text(WATCHED)
+    command = [str(python), "-m", "mlops_pkg", "serve", "--port", "0", "--bundle", str(ROOT / "artifacts" / "package")]
+    alone = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(tmp_path / "watch")}
+    log = tmp_path / "log"
+
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, cwd=tmp_path, env=alone, stdout=file, stderr=file)
+    try:
+        port = ready_port(process, log)
+        records = runtimes.json_records(rows.head(1_000), inputs)
+        body = json.dumps({"records": records}).encode()
+        by_json = runtimes.json_answers(runtimes.post(port, runtimes.JSON, [body]))
+        by_arrow = runtimes.arrow_answers(
+            runtimes.post(port, runtimes.ARROW, [runtimes.arrow_stream(rows.head(50_000), inputs)])
+        )
+        with urlopen(f"http://127.0.0.1:{port}/openapi.json") as reply:
+            assert json.load(reply)["openapi"]
+    finally:
+        process.terminate()
+        process.wait(30)
+
+    assert np.array_equal(by_json, expected[:1_000]), "another answer than evaluate measured"
+    assert np.array_equal(by_arrow, expected[:50_000]), "another answer than evaluate measured"
+    imports = [line.split(" ") for line in (tmp_path / "watch" / "names").read_text().splitlines()]
+    ours = [(who, name) for who, name in imports if who.startswith("mlops_pkg")]
+    loads = {"sklearn", "feature_engine", "skops", "onnx", "yaml", "scipy", "joblib"}
+    assert {"fastapi", "uvicorn", "pyarrow"} <= {name.partition(".")[0] for _, name in ours}
+    assert {name.partition(".")[0] for _, name in imports} & loads == set()
+    assert [pair for pair in ours if pair[1].partition(".")[0] in ("pickle", "marshal", "shelve")] == []
+    assert run(str(python), "-c", "import importlib.util as u; print(u.find_spec('pandas'))", cwd=tmp_path) == "None\n"
+
+
+# <<< only with serving
 def test_the_bare_wheel_reads_a_bundle_and_knows_its_commands(wheel: Path, tmp_path: Path) -> None:
     python = environment(tmp_path / "venv", wheel, "requirements-edge.txt")
     code = (
