@@ -31,7 +31,7 @@ TEXTS = st.one_of(
 RAW = st.one_of(  # what may stand where JSON has a value
     st.sampled_from(["NaN", "Infinity", "-Infinity", "1e999", "-1e999", "1e-999", "-0", "01", "1.", "+1", ".5"]),
     st.sampled_from(["true", "false", "null", "None", "undefined", "'x'", "", "9" * 400, "9" * 4400]),
-    st.sampled_from(["18446744073709551616", "-9223372036854775809", "123456789012345678901234567890", "[]", "{}", "0x10"]),
+    st.sampled_from(["18446744073709551616", "-9223372036854775809", "123456789012345678901234", "[]", "{}", "0x10"]),
     st.floats().map(json.dumps),
     st.integers().map(json.dumps),
     TEXTS.map(json.dumps),
