@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['LINGER', 'GRACE', 'AHEAD', 'SWEEP', 'FAILED', 'Client', 'Refusing', 'Timed', 'Leaving', 'Stepping', 'too_long',
-           'plain_head', 'Reading', 'State', 'Connection', 'Server', 'Worker', 'work', 'Forking', 'Signalled', 'say',
-           'Parent', 'listen', 'place', 'allow_files', 'run_server', 'serve']
+           'plain_head', 'Reading', 'State', 'Connection', 'make_room', 'spare_memory', 'Looking', 'Worker', 'work',
+           'Forking', 'Signalled', 'say', 'Parent', 'listen', 'place', 'allow_files', 'run_server', 'serve']
 
 # %% ../../nbs/serving/49_command.ipynb #imports
 import asyncio
+import ctypes
 import errno
 import math
 import os
@@ -119,6 +120,7 @@ class Timed(Refusing):
     """One connection: how long it may take for what."""
 
     unread = math.inf  # bytes of replies that were not taken when it was last looked
+    take_by = math.inf  # when more of them must have been taken
 
     def on_response_complete(self) -> None:
         """Go on with the next request, or wait for one."""
@@ -130,21 +132,18 @@ class Timed(Refusing):
         if not self.pipeline:
             self.flow.resume_reading()
         if not self.in_flight() and not self.heading:
-            limits = self.service.settings
-            self.until = self.loop.time() + (limits.body_seconds if self.flow.write_paused else limits.idle_seconds)
+            self.until = self.loop.time() + self.service.settings.idle_seconds
 
     def pause_writing(self) -> None:
         """From now on the client must take what is written."""
         super().pause_writing()
         self.unread = self.out.get_write_buffer_size()
-        self.until = min(self.until, self.loop.time() + self.service.settings.body_seconds)
+        self.take_by = self.loop.time() + self.service.settings.body_seconds
 
     def resume_writing(self) -> None:
         """It has taken it."""
         super().resume_writing()
-        self.unread = math.inf
-        if not self.ends and not self.heading:
-            self.until = math.inf if self.in_flight() else self.loop.time() + self.service.settings.idle_seconds
+        self.unread = self.take_by = math.inf
 
 # %% ../../nbs/serving/49_command.ipynb #leaving
 GRACE = 0.5  # seconds in which an idle connection may still send a request after the end was told
@@ -155,11 +154,12 @@ class Leaving(Timed):
 
     ending = False  # whether the server ends
 
-    def overdue(self) -> None:
+    def overdue(self, now: float) -> None:
         """Act on a connection that has not moved on in time."""
         unread = self.out.get_write_buffer_size()
-        if unread and unread < self.unread:  # it is slow, and reads
-            self.unread, self.until = unread, self.loop.time() + self.service.settings.body_seconds
+        if 0 < unread < self.unread:  # it is slow, and reads
+            self.unread, self.take_by = unread, now + self.service.settings.body_seconds
+            self.until = max(self.until, self.take_by)
         elif unread or self.ends:
             self.out.abort()
         elif self.heading:
@@ -301,12 +301,32 @@ class Connection(Reading):
         super().connection_lost(exc)
         self.server_state.leaving.discard(self)
 
+# %% ../../nbs/serving/49_command.ipynb #make-room
+def make_room(
+    connections: list[Connection],
+    most: int,  # bytes of replies that may wait for their readers
+) -> None:
+    """Give up the replies that have waited longest, until the others are within the bound."""
+    waiting = sorted((one for one in connections if one.flow.write_paused), key=lambda one: one.take_by)
+    held = sum(one.out.get_write_buffer_size() for one in waiting)
+    for one in waiting:
+        if held <= most:
+            return
+        held -= one.out.get_write_buffer_size()
+        one.out.abort()
+
+# %% ../../nbs/serving/49_command.ipynb #spare-memory
+def spare_memory() -> None:
+    """Give back what the start has used and nobody needs any more, where the C library can."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
 # %% ../../nbs/serving/49_command.ipynb #server
 SWEEP = 0.25  # seconds between looks at all connections
 
 
-class Server(uvicorn.Server):
-    """A server that looks at its connections, and ends in order."""
+class Looking(uvicorn.Server):
+    """A server that looks at its connections, and for a new bundle."""
 
     def __init__(self, config: uvicorn.Config, service: "Service", lifeline: int | None = None) -> None:
         """Begin; `lifeline` is a pipe that is closed when the parent has ended."""
@@ -317,32 +337,28 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to accept."""
         await super().startup(sockets)
+        spare_memory()
         self.loop = asyncio.get_running_loop()
         self.loop.add_signal_handler(signal.SIGHUP, self.look)
-        if self.lifeline is not None:
-            self.loop.add_reader(self.lifeline, self.parent_is_gone)
         self.sweep()
 
     def look(self) -> None:
         """Look for a new bundle now."""
         self.loop.run_in_executor(None, self.service.models.look)
 
-    def parent_is_gone(self) -> None:
-        """End, because nobody is there who would end it."""
-        self.loop.remove_reader(self.lifeline)  # type: ignore[arg-type]
-        self.should_exit = True
-
     def sweep(self) -> None:
         """Act on the connections that have not moved on in time."""
         now, state = self.loop.time(), self.server_state
-        for one in [*state.connections, *state.leaving]:
-            if one.until < now:  # type: ignore[union-attr]
-                one.overdue()  # type: ignore[union-attr]
+        every: list[Any] = [*state.connections, *state.leaving]
+        for one in every:
+            if min(one.until, one.take_by) < now:
+                one.overdue(now)
+        make_room(every, self.service.settings.max_waiting_bytes)
         self.loop.call_later(SWEEP, self.sweep)
 
 # %% ../../nbs/serving/49_command.ipynb #worker
-class Worker(Server):
-    """A server that ends in order."""
+class Worker(Looking):
+    """A server that ends in order, and with its parent."""
 
     def handle_exit(self, sig: int, frame: Any) -> None:  # noqa: ARG002
         """End in order; where this is a server by itself, a second signal ends it at once."""
@@ -352,6 +368,17 @@ class Worker(Server):
             shutil.rmtree(self.service.counters.folder, ignore_errors=True)
             os._exit(1)
         self.should_exit = self.should_exit or sig == signal.SIGTERM or self.lifeline is None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept, as long as the parent lives."""
+        await super().startup(sockets)
+        if self.lifeline is not None:
+            self.loop.add_reader(self.lifeline, self.parent_is_gone)
+
+    def parent_is_gone(self) -> None:
+        """End, because nobody is there who would end it."""
+        self.should_exit = True
+        self.loop.remove_reader(self.lifeline)  # type: ignore[arg-type]
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer all who have come, and end."""
