@@ -45,8 +45,9 @@ from .settings import Settings, whose_key
 PATHS = ("/predict", "/model", "/health", "/ready", "/metrics", "/openapi.json", "/docs", "/", "other")
 STATUSES = (200, 307, 400, 401, 404, 405, 408, 413, 415, 422, 431, 499, 500, 503)
 CODES = (
-    "columns", "duplicate_key", "encoding", "failed", "media_type", "method", "no_key", "no_records", "not_arrow",
-    "not_found", "not_json", "other", "overloaded", "records", "rows", "timeout", "too_large", "wrong_key",
+    "columns", "duplicate_key", "encoding", "failed", "headers", "media_type", "method", "no_key", "no_records",
+    "not_arrow", "not_found", "not_http", "not_json", "other", "overloaded", "records", "rows", "timeout", "too_large",
+    "wrong_key",
 )  # fmt: skip
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
