@@ -119,6 +119,21 @@ def test_without_a_floor_nothing_of_it_is_left(settle: ModuleType, template: Pat
     assert ran(project, "lint-imports", "--no-cache").returncode == 0
 
 
+def test_without_the_endpoint_parity_counts_the_runtimes_that_are_left(
+    settle: ModuleType, template: Path, tmp_path: Path
+) -> None:
+    without, everything = (
+        readable(laid_out(settle, template, tmp_path / "-".join(floors), floors=floors))
+        for floors in (["scoring"], ["scoring", "serving"])
+    )
+
+    for name in ("README.md", "nbs/index.ipynb"):
+        assert ("4 of 4 runtimes" in without[name], "7 of 7 runtimes" in without[name]) == (True, False)
+        assert ("4 of 4 runtimes" in everything[name], "7 of 7 runtimes" in everything[name]) == (False, True)
+    assert "serving" not in without["dvc.yaml"]
+    assert "serving" in everything["dvc.yaml"]
+
+
 def test_a_regression_is_one_from_the_start(settle: ModuleType, template: Path, tmp_path: Path) -> None:
     project = laid_out(settle, template, tmp_path / "project", **BARE)
 
