@@ -67,7 +67,7 @@ REGRESSION = (
         "predicts by how many minutes a flight out of New York will arrive late,",
     ),
 )
-# What is counted otherwise without a floor: floor, file, what stands there, what comes in its place. Each stands there once.
+# What is counted otherwise without a floor: floor, file, what stands there once, what comes in its place.
 WITHOUT = tuple(("serving", file, "7 of 7 runtimes", "4 of 4 runtimes") for file in ("README.md", "nbs/index.ipynb"))
 
 

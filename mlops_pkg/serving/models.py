@@ -36,7 +36,10 @@ def load_model(
 ) -> Model:
     """The bundle in a folder, warmed; `BundleError` for one that is not what was packed, or does not answer."""
     bundle = read_bundle(folder)
-    predictor = Predictor(bundle)
+    try:
+        predictor = Predictor(bundle)
+    except BundleError as error:
+        raise BundleError(f"{folder}/{error}") from None
     lineage, reference, metrics = (_json(bundle.files[name]) for name in (LINEAGE, REFERENCE, METRICS))
     example = example_record(predictor.signature, reference)
     for rows in (1, 1, 16):

@@ -379,7 +379,7 @@ function readMetrics(text) {
     .map(one => [one.labels.le === '+Inf' ? Infinity : Number(one.labels.le), one.value]).sort((a, b) => a[0] - b[0]);
   const path = {path: '/predict'};
   return {time: performance.now() / 1000, requests: sum('requests_total', path), records: sum('records_total'),
-    refused: sum('refused_total'), flying: sum('in_flight'), seconds: buckets('request_seconds', path),
+    refused: sum('refused_total'), flying: sum('in_flight'), seconds: buckets('predict_seconds'),
     answers: buckets('answers')};
 }
 

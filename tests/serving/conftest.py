@@ -10,7 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
@@ -110,12 +110,15 @@ def workers_of(process: subprocess.Popen[bytes]) -> list[int]:
 
 
 def group_is_gone(group: int) -> bool:
-    """Whether no process of the group is left."""
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return True
-    return False
+    """Whether no process of the group is at work; one that has ended may wait for its parent."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, its_group = stat.read_text().rpartition(") ")[2].split()[:3]
+        except OSError:
+            continue
+        if int(its_group) == group and state not in ("Z", "X"):
+            return False
+    return True
 
 
 def launch(
@@ -175,7 +178,7 @@ def start(
             server.end()
         until(lambda: group_is_gone(process.pid))
     finally:
-        if not group_is_gone(process.pid):
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(DEADLINE)
 

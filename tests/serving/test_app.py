@@ -258,7 +258,7 @@ def test_a_request_is_one_line_without_its_values(server: Server) -> None:
     reply = server.ask([RECORD, FAR], {"x-request-id": number})
 
     assert reply.headers["x-request-id"] == number
-    [line] = until(lambda: [line for line in server.events("request") if line["id"] == number])
+    [line] = until(lambda: [line for line in server.events("request") if line.get("id") == number])
     assert (line["path"], line["status"], line["records"], line["rejected"]) == ("/predict", 200, 2, 1)
     assert "far" not in server.log.read_text()
 

@@ -379,7 +379,7 @@ def test_a_bundle_that_cannot_answer_ends_the_start_with_one_line(tmp_path: Path
     code, log = said("--bundle", str(bundle), "--port", "0", "--workers", workers)
     lines = [line for line in log.splitlines() if not line.startswith(("http://", "{"))]
     assert (code, len(lines)) == (1, 1), log
-    assert lines[0].startswith("model.onnx: ")
+    assert lines[0].startswith(f"{bundle}/model.onnx: ")
 
 
 def test_a_bundle_that_was_changed_ends_the_start_with_one_line(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from mlops_pkg.bundle.signature import Field, Signature
-from mlops_pkg.serving.app import FAMILIES
+from mlops_pkg.serving.app import families
 from mlops_pkg.serving.messages import Told
 from mlops_pkg.serving.page import add_pages, docs_page, page, read_markdown, static_files
 from mlops_pkg.serving.schema import example_record
@@ -188,7 +188,7 @@ def test_the_line_for_a_terminal_shows_where_the_key_goes() -> None:
 
 
 def test_the_script_reads_metrics_that_are_counted(client: httpx.Client) -> None:
-    counted = {f"{family.name}_total" if family.kind == "counter" else family.name for family in FAMILIES}
+    counted = {f"{family.name}_total" if family.kind == "counter" else family.name for family in families(MODEL)}
     script = client.get("/page.js").text
     read = re.findall(r"(?:sum|buckets)\('(\w+)'", script)
 
