@@ -285,7 +285,7 @@ def _texts(column: npt.NDArray[Any]) -> list[str] | None:
     """The texts of a column, the missing ones empty; None where something else stands among them."""
     texts: list[Any] = column.tolist() if column.dtype.kind in "OUT" else [0]
     if not set(map(type, texts)) <= {str}:
-        texts = ["" if _is_missing(value) else value for value in texts]
+        texts = [value if type(value) is str or not _is_missing(value) else "" for value in texts]
     return texts if set(map(type, texts)) <= {str} else None
 
 # %% ../../nbs/bundle/12_records.ipynb #column-kinds
