@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['LINGER', 'GRACE', 'AHEAD', 'SWEEP', 'FAILED', 'Client', 'Refusing', 'Timed', 'Leaving', 'Stepping', 'too_long',
-           'plain_head', 'Reading', 'State', 'Connection', 'make_room', 'spare_memory', 'Looking', 'Worker', 'work',
-           'Forking', 'Signalled', 'say', 'Parent', 'listen', 'place', 'allow_files', 'run_server', 'serve']
+           'plain_head', 'Reading', 'State', 'Connection', 'make_room', 'spare_memory', 'Looking', 'taken_already',
+           'Worker', 'work', 'Forking', 'Signalled', 'say', 'Parent', 'listen', 'place', 'allow_files', 'run_server',
+           'serve']
 
 # %% ../../nbs/serving/49_command.ipynb #imports
 import asyncio
@@ -194,12 +195,14 @@ class Stepping(Leaving):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header; `RefusedError` for a coding that is not read."""
-        if self.heading:
-            super().on_header(name, value)
-            if name.lower() == b"transfer-encoding" and (
-                value.lower() != b"chunked" or self.parser.get_http_version() == "1.0"
-            ):
-                raise RefusedError(400, "not_http", "the only Transfer-Encoding that is read is chunked")
+        if not self.heading:
+            return
+        name = name.lower()
+        if name == b"transfer-encoding" and (value.lower() != b"chunked" or self.parser.get_http_version() == "1.0"):
+            raise RefusedError(400, "not_http", "the only Transfer-Encoding that is read is chunked")
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
@@ -356,6 +359,16 @@ class Looking(uvicorn.Server):
         make_room(every, self.service.settings.max_waiting_bytes)
         self.loop.call_later(SWEEP, self.sweep)
 
+# %% ../../nbs/serving/49_command.ipynb #taken-already
+def taken_already(listener: socket.socket) -> list[socket.socket]:
+    """The connections that wait to be accepted."""
+    found = []
+    listener.setblocking(False)
+    with suppress(OSError):
+        while True:
+            found.append(listener.accept()[0])
+    return found
+
 # %% ../../nbs/serving/49_command.ipynb #worker
 class Worker(Looking):
     """A server that ends in order, and with its parent."""
@@ -383,23 +396,13 @@ class Worker(Looking):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer all who have come, and end."""
         self.server_state.ends = True
-        for listener in sockets or ():
-            await self.accept_the_rest(listener)
+        for taken in [taken for listener in sockets or () for taken in taken_already(listener)]:
+            await self.loop.connect_accepted_socket(self.connection, taken)
         await super().shutdown(sockets)
 
-    async def accept_the_rest(self, listener: socket.socket) -> None:
-        """Take the connections that the system has taken already."""
-
-        def make() -> Connection:
-            return Connection(self.service, self.config, self.server_state, self.lifespan.state, self.loop)
-
-        listener.setblocking(False)
-        while True:
-            try:
-                taken, _ = listener.accept()
-            except OSError:
-                return
-            await self.loop.connect_accepted_socket(make, taken)
+    def connection(self) -> Connection:
+        """What takes care of a new connection."""
+        return Connection(self.service, self.config, self.server_state, self.lifespan.state, self.loop)
 
 # %% ../../nbs/serving/49_command.ipynb #work
 def work(

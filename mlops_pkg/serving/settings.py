@@ -163,13 +163,10 @@ class Given:
 def _line(error: Any, given: Mapping[str, Given]) -> str:
     """One line for an entry of `ValidationError.errors()`."""
     name, *inside = error["loc"] or (error["ctx"]["name"],)
-    source = given.get(name, Given(None, file="default")).told(name)
-    source += "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in inside)
+    one = given.get(name) or Given(Settings.model_fields[name].default, file="default")
+    source = one.told(name) + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in inside)
     if error["type"] == "misfit":
-        value = (
-            getattr(error["input"], name) if isinstance(error["input"], Settings) else given.get(name, Given("")).value
-        )
-        return f"{source}: {error['msg']}" if name == "keys" else f"{source} = {_shown(value)}: {error['msg']}"
+        return f"{source}{'' if name == 'keys' else f' = {_shown(one.value)}'}: {error['msg']}"
     if name == "keys":
         wanted = "expected a name, and the SHA-256 of a key in 64 hexadecimal digits"
         return f"{source}: {wanted}; make both with `mlops_pkg serve --new-key NAME`"
