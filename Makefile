@@ -22,7 +22,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE :=
 
 .NOTPARALLEL:
-.PHONY: help run test test-slow campaign setup data lab export outputs lint format prove report lock clean
+.PHONY: help run test test-slow campaign setup data lab serve export outputs lint format prove report lock clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,11 @@ lab: export PORT := $(PORT)
 lab: $(DATA)  ## open JupyterLab, where saving a notebook exports it [PORT=8899 ARGS=--no-browser]
 	@jupyter lab --config=.jupyter/jupyter_lab_config.py $(ARGS)
 
+# >>> only with serving
+serve: run  ## bring all up to date, then answer over HTTP [ARGS='--port 8080 --workers 2']
+	@exec mlops_pkg serve $(ARGS)
+
+# <<< only with serving
 export: $(READY)  ## write mlops_pkg/ anew from the notebooks, and clean the notebooks
 	@# a notebook of an old format has no ids of cells; an export would name its cells anew
 	@unread=$$(grep -rLE --include='*.ipynb' --exclude-dir='.*' '"nbformat_minor": *([5-9]|[1-9][0-9])' nbs || true); \

@@ -1,0 +1,40 @@
+"""The request that the README shows."""
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+
+from mlops_pkg.bundle.predictor import Predictor
+from tests.conftest import ROOT, flights
+from tests.serving.conftest import Server, start
+
+README = (ROOT / "README.md").read_text()
+
+
+def curl() -> list[str]:
+    """The words of the README's request."""
+    return shlex.split(re.findall(r"^curl .*?^```", README, re.MULTILINE | re.DOTALL)[0].removesuffix("```"))
+
+
+def asked(server: Server) -> bytes:
+    """What the server says to that request: of curl itself, where it is installed."""
+    words = [word.replace("http://127.0.0.1:8000", server.url) for word in curl()]
+    if shutil.which("curl"):
+        return subprocess.run(words, capture_output=True, check=True).stdout
+    return server.ask(words[words.index("-d") + 1].encode()).body
+
+
+@flights
+def test_the_request_that_the_readme_shows_is_answered_as_it_shows() -> None:
+    bundle = ROOT / "artifacts" / "package"
+    with start(bundle) as server:
+        found = json.loads(asked(server))
+
+    records = json.loads(curl()[curl().index("-d") + 1])["records"]
+    answer = Predictor.load(bundle).predict(records).answer.tolist()
+    [one] = found["predictions"]
+    assert answer == [one.get("probability", one["prediction"])]
+    shown = re.findall(r'^\{"predictions": (\[.*?\])', README, re.MULTILINE)
+    assert [json.loads(text) for text in shown] in ([found["predictions"]], []), "the README shows another answer"
