@@ -189,7 +189,7 @@ class Stepping(Leaving):
     def on_message_begin(self) -> None:
         """The first byte of a request."""
         super().on_message_begin()
-        self.heading, self.head = True, 0
+        self.heading = True
         if self.cycle is not None:
             self.until = self.loop.time() + self.service.settings.header_seconds
 
@@ -211,6 +211,7 @@ class Stepping(Leaving):
 
     def on_message_complete(self) -> None:
         """The end of a request."""
+        self.head = 0
         if not self.asks_more:
             super().on_message_complete()
 

@@ -197,7 +197,9 @@ def test_a_request_that_is_cut_off_is_refused(server: Server, part: bytes) -> No
         b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\n\r\n",
         b"GET / HTTP/1.1\r\nX: " + b"a" * 20_000 + b"\r\n\r\n",
         b"GET / HTTP/1.1\r\n" + b"".join(b"X%d: a\r\n" % number for number in range(3000)) + b"\r\n",
+        b"GET / HTTP/1.1\r\nX: " + b"a" * 17_000,
         b"GET / HTTP/1.1\r\nX: " + b"a" * 5_000_000,
+        ASK + b"GET / HTTP/1.1\r\nX: " + b"a" * 5_000_000,
         HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX: " + b"a" * 5_000_000,
         b"\r\n" * 1_000_000,
     ],
@@ -207,7 +209,7 @@ def test_a_head_or_trailer_without_end_is_refused(server: Server, head: bytes) -
         sender = threading.Thread(target=_send, args=(wire, head))
         sender.start()
         code, told, _ = one_reply(wire)
-        assert code == 431
+        assert code == (200 if head.startswith(ASK) else 431)
         assert b"connection: close" in told
         sender.join()
 
