@@ -1756,7 +1756,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                 'mlops_pkg/serving/command.py'),
                                            'mlops_pkg.serving.command.spare_memory': ( 'serving/command.html#spare_memory',
                                                                                        'mlops_pkg/serving/command.py'),
-                                           'mlops_pkg.serving.command.taken_already': ( 'serving/command.html#taken_already',
+                                           'mlops_pkg.serving.command.take_the_last': ( 'serving/command.html#take_the_last',
                                                                                         'mlops_pkg/serving/command.py'),
                                            'mlops_pkg.serving.command.too_long': ( 'serving/command.html#too_long',
                                                                                    'mlops_pkg/serving/command.py'),

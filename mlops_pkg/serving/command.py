@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LINGER', 'GRACE', 'AHEAD', 'SWEEP', 'FAILED', 'Client', 'Refusing', 'Timed', 'Leaving', 'Stepping', 'too_long',
-           'plain_head', 'Reading', 'State', 'Connection', 'make_room', 'spare_memory', 'Looking', 'taken_already',
+           'plain_head', 'Reading', 'State', 'Connection', 'make_room', 'spare_memory', 'Looking', 'take_the_last',
            'Worker', 'work', 'Forking', 'Signalled', 'say', 'Parent', 'listen', 'place', 'allow_files', 'run_server',
            'serve']
 
@@ -360,12 +360,13 @@ class Looking(uvicorn.Server):
         make_room(every, self.service.settings.max_waiting_bytes)
         self.loop.call_later(SWEEP, self.sweep)
 
-# %% ../../nbs/serving/49_command.ipynb #taken-already
-def taken_already(listener: socket.socket) -> list[socket.socket]:
-    """The connections that wait to be accepted."""
+# %% ../../nbs/serving/49_command.ipynb #take-the-last
+def take_the_last(listener: socket.socket) -> list[socket.socket]:
+    """The connections that wait to be accepted; nobody else may come."""
     found = []
     listener.setblocking(False)
-    with suppress(OSError):
+    listener.listen(0)
+    with suppress(OSError), listener:
         while True:
             found.append(listener.accept()[0])
     return found
@@ -397,7 +398,11 @@ class Worker(Looking):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer all who have come, and end."""
         self.server_state.ends = True
-        for taken in [taken for listener in sockets or () for taken in taken_already(listener)]:
+        kept = [listener.dup() for listener in sockets or ()]
+        for one in [*self.servers, *(sockets or ())]:
+            one.close()
+        await asyncio.sleep(0.01)  # the loop lets go of them now; who comes meanwhile waits
+        for taken in [taken for listener in kept for taken in take_the_last(listener)]:
             await self.loop.connect_accepted_socket(self.connection, taken)
         await super().shutdown(sockets)
 
