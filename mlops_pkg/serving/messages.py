@@ -173,6 +173,12 @@ def _pyarrow() -> Any:
 
     return pyarrow
 
+
+def _is_text(kind: "pa.DataType") -> bool:
+    """Whether a type of Arrow is one of text."""
+    types = _pyarrow().types
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
+
 # %% ../../nbs/serving/41_messages.ipynb #is-compressed
 def _slot(header: bytes, table: int, number: int) -> int:
     """Where a field of a table of FlatBuffers begins; 0 where the table has none."""
@@ -227,11 +233,10 @@ def _check_messages(
 def _is_kind(kind: "pa.DataType", field: Field) -> bool:
     """Whether a type of Arrow can hold values of a field."""
     types = _pyarrow().types
-    text = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
     fits = {
-        "category": text,
+        "category": _is_text(kind),
         "number": types.is_integer(kind) or types.is_floating(kind),
-        "datetime": text or types.is_timestamp(kind) or types.is_date(kind),
+        "datetime": _is_text(kind) or types.is_timestamp(kind) or types.is_date(kind),
     }
     return bool(fits[field.kind] or types.is_null(kind))
 
@@ -258,17 +263,22 @@ def _check_schema(schema: "pa.Schema", signature: Signature) -> None:
         if not _is_kind(kind, field):
             raise _column_error(f"column '{field.name}': expected {_WANTED[field.kind]}, found {str(kind)[:80]}")
 
-# %% ../../nbs/serving/41_messages.ipynb #texts
+# %% ../../nbs/serving/41_messages.ipynb #length
+def _missing(column: "pa.Array") -> npt.NDArray[np.bool_]:
+    """Where a column has no value."""
+    valid = column.buffers()[0]
+    if valid is None or not column.null_count:
+        return np.zeros(len(column), bool)
+    bits = np.unpackbits(np.frombuffer(valid, np.uint8), bitorder="little")
+    return ~bits[column.offset : column.offset + len(column)].astype(bool)
+
+
 def _length(column: "pa.Array") -> int:
     """Bytes of text in a column, counted as often as they are used."""
     if not _pyarrow().types.is_string_view(column.type):
         return int(column.nbytes)
-    valid, views = column.buffers()[:2]
-    part = slice(column.offset, column.offset + len(column))
-    lengths = np.frombuffer(views, np.int32)[::4][part].astype(np.int64)
-    if valid is not None:
-        lengths = lengths * np.unpackbits(np.frombuffer(valid, np.uint8), bitorder="little")[part]
-    return int(lengths.sum())
+    lengths = np.frombuffer(column.buffers()[1], np.int32)[::4][column.offset : column.offset + len(column)]
+    return int(lengths[~_missing(column)].sum(dtype=np.int64))
 
 
 class _Room:
@@ -284,39 +294,57 @@ class _Room:
         if self.left < 0:
             raise _bad(413, "too_large", "the text of the table, written out row by row, is too large")
 
+# %% ../../nbs/serving/41_messages.ipynb #numbers
+def _numbers(column: "pa.Array") -> npt.NDArray[Any]:
+    """A column of numbers or instants as numpy has it."""
+    types, kind = _pyarrow().types, column.type
+    letter = "f" if types.is_floating(kind) else "u" if types.is_unsigned_integer(kind) else "i"
+    values = np.frombuffer(column.buffers()[1], np.dtype(f"{letter}{kind.bit_width // 8}"))
+    values = values[column.offset : column.offset + len(column)]
+    if types.is_timestamp(kind):
+        values = values.view(f"datetime64[{kind.unit}]")
+    elif types.is_date(kind):
+        values = values.astype("datetime64[D]" if kind.bit_width == 32 else "datetime64[ms]")
+    if column.null_count:
+        values = values.astype(np.float64) if values.dtype.kind in "iu" else values.copy()
+        values[_missing(column)] = np.datetime64("NaT") if values.dtype.kind == "M" else np.nan
+    return values
+
+
+def _texts(texts: list[str | None]) -> npt.NDArray[Any]:
+    """Texts as numpy has them, empty where there is none."""
+    return np.fromiter((text or "" for text in texts) if None in texts else texts, object, len(texts))
+
 # %% ../../nbs/serving/41_messages.ipynb #as-numpy
 def _values(column: "pa.Array", room: _Room) -> npt.NDArray[Any]:
     """A column as numpy has it; text as Python's, and empty where there is none."""
-    types = _pyarrow().types
-    if types.is_dictionary(column.type):
+    if _pyarrow().types.is_dictionary(column.type):
         return _looked_up(column, room)
-    if types.is_string(column.type) or types.is_large_string(column.type) or types.is_string_view(column.type):
-        room.take(_length(column))
-        texts: npt.NDArray[Any] = column.to_numpy(zero_copy_only=False)
-        if column.null_count:
-            texts[texts == None] = ""  # noqa: E711 (element by element)
-        return texts
-    return np.asarray(column.to_numpy(zero_copy_only=False))
+    if not _is_text(column.type):
+        return _numbers(column)
+    room.take(_length(column))
+    return _texts(column.to_pylist())
 
 
 def _looked_up(column: "pa.Array", room: _Room) -> npt.NDArray[Any]:
-    """The values of a dictionary's column; of a large dictionary only those that are used."""
-    words, keys = column.dictionary, column.indices.to_numpy(zero_copy_only=False)
-    missing = np.isnan(keys) if column.indices.null_count else np.zeros(len(keys), bool)
-    keys = np.where(missing, 0, keys).astype(np.int64)
-    if not len(words):
-        words, keys = _pyarrow().nulls(1, words.type), np.zeros_like(keys)
+    """The values of a dictionary's column; of a large dictionary of text only those that are used."""
+    words, missing = column.dictionary, _missing(column)
+    keys = np.where(missing, 0, np.nan_to_num(_numbers(column.indices))).astype(np.int64)
+    if not _is_text(words.type):
+        found: npt.NDArray[Any] = _numbers(words)[keys]
+        found = found.astype(np.float64) if missing.any() and found.dtype.kind in "iu" else found
+        found[missing] = np.datetime64("NaT") if found.dtype.kind == "M" else np.nan
+        return found
+    room.take(_length(words))
     if len(words) > len(keys):
         used, keys = np.unique(keys, return_inverse=True)
-        words = _pyarrow().array([words[place].as_py() for place in used.tolist()], words.type)
-    values = _values(words, room)
-    if values.dtype == object:
-        room.take(int(np.array([len(text) for text in values])[keys].sum()) * 4)
-    found: npt.NDArray[Any] = values[keys]
-    if missing.any():
-        none = "" if found.dtype == object else np.datetime64("NaT") if found.dtype.kind == "M" else np.nan
-        found = found.astype(np.float64) if found.dtype.kind in "iu" else found.copy()
-        found[missing] = none
+        texts = _texts([words[place].as_py() for place in used.tolist()])
+    else:
+        texts = _texts(words.to_pylist())
+    lengths = np.array([len(text) for text in texts])
+    room.take(4 * int(lengths[keys].sum()))
+    found = texts[keys]
+    found[missing] = ""
     return found
 
 # %% ../../nbs/serving/41_messages.ipynb #read-arrow
@@ -358,6 +386,38 @@ def read_arrow(
         raise _bad(422, "rows", f"expected 1 to {most:,} rows, found none")
     return {name: np.concatenate(found) for name, found in parts.items()}
 
+# %% ../../nbs/serving/41_messages.ipynb #arrow-array
+def _bits(there: npt.NDArray[np.bool_]) -> "pa.Buffer":
+    """Which values are there, as Arrow marks them."""
+    return _pyarrow().py_buffer(np.packbits(there, bitorder="little").tobytes())
+
+
+def _array(values: npt.NDArray[Any], kind: "pa.DataType", there: npt.NDArray[np.bool_]) -> "pa.Array":
+    """Numbers as Arrow's, null where none is there."""
+    pa = _pyarrow()
+    return pa.Array.from_buffers(kind, len(values), [_bits(there), pa.py_buffer(np.ascontiguousarray(values))])
+
+
+def _text_array(texts: list[str]) -> "pa.Array":
+    """Texts as Arrow's."""
+    pa, parts = _pyarrow(), [text.encode("utf-8", "backslashreplace") for text in texts]
+    ends = np.cumsum([0, *map(len, parts)], dtype=np.int64)
+    return pa.Array.from_buffers(
+        pa.large_string(), len(parts), [None, pa.py_buffer(ends), pa.py_buffer(b"".join(parts))]
+    )
+
+
+def _errors_array(answers: Answers) -> "pa.Array":
+    """A list of what is wrong for each record, null where nothing is."""
+    pa, rows = _pyarrow(), len(answers.answer)
+    names = ("field", "value", "reason")
+    texts = [_text_array([str(getattr(reject, name)) for reject in answers.rejects]) for name in names]
+    wrong = pa.StructArray.from_arrays(texts, list(names))
+    counts = np.bincount([reject.record for reject in answers.rejects], minlength=rows)
+    ends = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    kind = pa.list_(wrong.type)
+    return pa.Array.from_buffers(kind, rows, [_bits(counts > 0), pa.py_buffer(ends)], children=[wrong])
+
 # %% ../../nbs/serving/41_messages.ipynb #arrow-answers
 def arrow_answers(
     answers: Answers,
@@ -365,18 +425,16 @@ def arrow_answers(
 ) -> bytes:
     """The reply as an Arrow stream; null where there is no answer, and beside it why."""
     pa = _pyarrow()
-    silent = answers.answer != answers.answer
-    columns = {"prediction": pa.array(answers.answer, pa.float64(), mask=silent)}
+    there = ~np.isnan(answers.answer)
+    columns = {"prediction": _array(answers.answer, pa.float64(), there)}
     if answers.label is not None:
-        label = pa.array(answers.label, pa.int8(), mask=silent)
+        label = _array(answers.label, pa.int8(), there)
         columns = {"prediction": label, "probability": columns["prediction"], "label": label}
     if answers.rejects:
-        wrong = _wrong(answers.rejects, 0, len(silent))
-        kind = pa.list_(pa.struct([(name, pa.string()) for name in ("field", "value", "reason")]))
-        columns["errors"] = pa.array([wrong.get(row) for row in range(len(silent))], kind)
+        columns["errors"] = _errors_array(answers)
     about = {"name": told.name, "version": told.version, "digest": told.digest}
-    table = pa.table(columns).replace_schema_metadata(about)
+    batch = pa.RecordBatch.from_arrays(list(columns.values()), list(columns)).replace_schema_metadata(about)
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
     return bytes(sink.getvalue())

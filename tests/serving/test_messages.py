@@ -3,9 +3,12 @@
 import json
 import math
 import random
+import subprocess
+import sys
 import tracemalloc
 from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,7 @@ from hypothesis import strategies as st
 from mlops_pkg.bundle.predictor import Answers
 from mlops_pkg.bundle.records import Reject, read_columns, read_records
 from mlops_pkg.serving.messages import RefusedError, Told, arrow_answers, json_answers, read_arrow, read_json
+from tests.conftest import ROOT
 from tests.toy import RECORD, TOY
 
 TOLD = Told("toy", "0" * 12, "0" * 64)
@@ -366,3 +370,26 @@ def test_json_and_arrow_are_read_as_the_same_record() -> None:
     both = read_columns(read_arrow(stream(data), 2, TOY), TOY).feeds
 
     assert {name: column[0] for name, column in both.items()} == {name: column[0] for name, column in one.items()}
+
+
+def test_pandas_is_not_loaded_by_reading_and_answering(tmp_path: Path) -> None:
+    words = pa.array(["EWR", None]).dictionary_encode()
+    bodies = [table(), table(origin=words, wind=pa.array([1, None]), start=pa.array([START, None]))]
+    for number, data in enumerate(bodies):
+        (tmp_path / str(number)).write_bytes(stream(data))
+    script = """
+import sys
+from pathlib import Path
+from mlops_pkg.bundle.predictor import Answers
+from mlops_pkg.bundle.records import Reject
+from mlops_pkg.serving.messages import Told, arrow_answers, np, read_arrow
+from tests.toy import TOY
+for path in sys.argv[1:]:
+    read_arrow(Path(path).read_bytes(), 10, TOY)
+arrow_answers(Answers(np.array([np.nan]), np.array([-1], np.int8), (Reject(0, "a", "b", "c"),)), Told("a", "b", "c"))
+print(sorted({"pyarrow", "pandas", "pyarrow.compute"} & set(sys.modules)))
+"""
+    paths = [str(tmp_path / str(number)) for number in range(len(bodies))]
+    run = subprocess.run([sys.executable, "-c", script, *paths], capture_output=True, text=True, cwd=ROOT, check=True)
+
+    assert run.stdout.strip() == "['pyarrow']"
