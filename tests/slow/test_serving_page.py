@@ -8,6 +8,7 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -311,8 +312,13 @@ def test_a_browser_that_has_given_the_key_is_answered(browser: webdriver.Chrome,
 
 
 def test_the_page_of_another_model_is_made_of_its_fields(browser: webdriver.Chrome, tmp_path: Path) -> None:
-    with serving(write_bundle(tmp_path / "toy")) as address:
+    bundle = write_bundle(tmp_path / "toy", signature=replace(TOY, task="regression", threshold=None))
+    with serving(bundle) as address:
         show(browser, address)
         assert browser.execute_script("return inputs.map(i => i.dataset.name)") == [field.name for field in TOY.fields]
-        assert press(browser).endswith(" %")
+        shown = press(browser)
+        (exact,) = Predictor.load(bundle).predict([browser.execute_script("return record()")]).answer.tolist()
+        assert float(browser.execute_script("return document.getElementById('big').title")) == exact
+        assert float(shown) == pytest.approx(exact, rel=1e-5)
+        assert browser.find_element(By.ID, "told").text == TOY.target
     complaints(browser)
