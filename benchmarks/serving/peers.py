@@ -12,7 +12,7 @@ from benchmarks.serving.servers import BenchmarkError, Way
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 LOCK = HERE / "peers.txt"
-FOLDER = Path(sys.prefix) / "peers"
+FOLDER = (Path(sys.prefix) if sys.prefix != sys.base_prefix else ROOT / ".venv") / "peers"
 VERSIONS = ("mlflow", "bentoml", "scikit-learn", "feature-engine", "pandas")
 
 
