@@ -39,14 +39,14 @@ CLIENTS = (1, 16, 256)
 def own_ways(folder: Path) -> list[Way]:
     """The project's server, the empty route, and the server with a constant for a model."""
     bundle, here = ROOT / "artifacts" / "package", {"PYTHONPATH": str(ROOT)}
-    serve = (sys.executable, "-m", "mlops_pkg", "serve", "--workers", "1", "--port", "{port}", "--bundle")
+    serve = (sys.executable, "-m", "mlops_pkg", "serve", "--workers", "1", "--port", "{port}")
     uvicorn = (sys.executable, "-m", "uvicorn", "benchmarks.serving.empty:app", "--host", "127.0.0.1")
     plain = ("--port", "{port}", "--http", "httptools", "--loop", "uvloop", "--no-access-log", "--log-level", "warning")
     constant = constant_bundle(bundle, folder / "constant")
     return [
-        Way(OURS, (*serve, str(bundle))),
+        Way(OURS, (*serve, "--bundle", str(bundle))),
         Way(EMPTY, (*uvicorn, *plain), env={**here, "SIGNATURE": str(bundle / "signature.json")}, model=False),
-        Way(CONSTANT, (*serve, str(constant)), model=False),
+        Way(CONSTANT, (*serve, "--bundle", str(constant)), model=False),
     ]
 
 
