@@ -48,6 +48,8 @@ campaign: run  ## the long form of the kill, fuzz and parity tests; the figures 
 	@python -m benchmarks.kills
 	@python -m benchmarks.fuzz
 	@python -m benchmarks.portable
+	@python -m benchmarks.serving.fuzz  # only with serving
+	@python -m benchmarks.serving.faults  # only with serving
 
 setup: $(READY)  ## make .venv, install the locked, hash-checked dependencies, and let git show notebooks as text
 	@$(GIT_SETUP)
@@ -108,8 +110,10 @@ lock: $(READY)  ## resolve settings.ini anew into the requirements files and env
 	@uv pip compile $(COMPILE) setup.py --extra pipeline -c requirements.txt -o requirements-pipeline.txt
 	@uv pip compile $(COMPILE) setup.py --extra serve -c requirements.txt -o requirements-serve.txt
 	@printf 'uv\n' | uv pip compile $(COMPILE) - -c requirements.txt -o requirements-bootstrap.txt
+# >>> only with serving
 	@grep -E '^(numpy|scipy|pandas|scikit-learn|feature-engine|skops)==' requirements.txt | tr -d '\\' | \
 		uv pip compile $(COMPILE) --upgrade benchmarks/serving/peers.in -c - -o benchmarks/serving/peers.txt
+# <<< only with serving
 	@python -m mlops_pkg.core.environment
 
 COMPILE := --quiet --universal --fork-strategy fewest --python-version 3.11 --generate-hashes --no-header --no-annotate

@@ -26,7 +26,17 @@ from pprint import pformat
 
 NAME, DASHED = "mlops_pkg", "mlops-pkg"  # what the template's package and its distribution are called
 # Each optional floor is nbs/FLOOR, its modules and tests/FLOOR; and what of it lies elsewhere.
-FLOORS = {"scoring": ("tests/fuzz/test_files.py",), "serving": ("benchmarks/serving", "tests/proof/test_endpoint.py")}
+FLOORS = {
+    "scoring": ("tests/fuzz/test_files.py",),
+    "serving": (
+        "benchmarks/serving",
+        "tests/fuzz/test_endpoint.py",
+        "tests/proof/test_endpoint.py",
+        "tests/slow/test_serving_benchmark.py",
+        "tests/slow/test_serving_faults.py",
+        "tests/slow/test_serving_page.py",
+    ),
+}
 ANSWERS = ".copier-answers.yml"
 # What belongs to the template alone, or is made by a build.
 LEFT_OUT = (
