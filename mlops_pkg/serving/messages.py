@@ -114,7 +114,8 @@ class Told:
     @cached_property
     def as_json(self) -> str:
         """The model as JSON."""
-        return json.dumps({"name": self.name, "version": self.version, "digest": self.digest})
+        told = {"name": self.name, "version": self.version, "digest": self.digest}
+        return json.dumps(told, separators=(",", ":"))
 
 # %% ../../nbs/serving/41_messages.ipynb #wrong
 def _wrong(rejects: Sequence[Reject], first: int, rows: int) -> dict[int, list[dict[str, str]]]:
