@@ -72,7 +72,7 @@ def test_what_libraries_log_becomes_lines_and_an_error_keeps_its_message_to_itse
         try:
             raise ValueError("what a client sent")
         except ValueError:
-            logging.getLogger("uvicorn.error").exception("one\ntwo")
+            logging.getLogger("library").exception("one\ntwo")
     finally:
         logging.captureWarnings(False)
         logging.root.handlers = kept
