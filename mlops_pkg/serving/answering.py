@@ -7,6 +7,7 @@ __all__ = ['TURN_ROWS', 'T', 'Waiting', 'Watch', 'Answered', 'Room', 'Answering'
 
 # %% ../../nbs/serving/45_answering.ipynb #imports
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -84,6 +85,9 @@ class Room:
         self.taken -= 1
 
 # %% ../../nbs/serving/45_answering.ipynb #answering-2
+_LONGEST = 0.1  # seconds that answers may take while nothing else moves
+
+
 class Answering:
     """The queue before the model, and the two ways through it."""
 
@@ -92,6 +96,7 @@ class Answering:
         self.models, self.room, self._watch = models, Room(most), watch
         self._queue: deque[Waiting] = deque()
         self._thread = ThreadPoolExecutor(1, "answering")
+        self._left = 0.0  # moment in which the last turn ended
 
     async def records(self, records: list[Any]) -> Answered:
         """The answers to some records; `RefusedError` where the queue is full."""
@@ -113,8 +118,13 @@ class Answering:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work, self.models.current)
 
     def _turn(self) -> None:
-        """Answer those who wait, as many as fit into a turn."""
-        taken = _take(self._queue)
+        """Answer those who wait, as many as fit into a turn, and again for half of the time that there is."""
+        began = time.perf_counter()
+        share = min(began - self._left, _LONGEST)  # as long as all else took since the last turn
+        while True:
+            _answer(_take(self._queue), self.models.current, self._watch)
+            self._left = time.perf_counter()
+            if not self._queue or self._left - began >= share:
+                break
         if self._queue:
             asyncio.get_running_loop().call_soon(self._turn)
-        _answer(taken, self.models.current, self._watch)
