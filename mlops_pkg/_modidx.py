@@ -1725,6 +1725,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                'mlops_pkg/serving/command.py'),
                                            'mlops_pkg.serving.command.Worker': ( 'serving/command.html#worker',
                                                                                  'mlops_pkg/serving/command.py'),
+                                           'mlops_pkg.serving.command.Worker.accept_more': ( 'serving/command.html#worker.accept_more',
+                                                                                             'mlops_pkg/serving/command.py'),
                                            'mlops_pkg.serving.command.Worker.connection': ( 'serving/command.html#worker.connection',
                                                                                             'mlops_pkg/serving/command.py'),
                                            'mlops_pkg.serving.command.Worker.handle_exit': ( 'serving/command.html#worker.handle_exit',
