@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['LINGER', 'GRACE', 'AHEAD', 'SWEEP', 'ACCEPTED', 'FAILED', 'Client', 'Refusing', 'Timed', 'Leaving', 'Stepping',
            'too_long', 'plain_head', 'Reading', 'State', 'Connection', 'make_room', 'spare_memory', 'Looking',
-           'take_the_last', 'Worker', 'work', 'Forking', 'Signalled', 'say', 'Parent', 'listen', 'place', 'allow_files',
-           'run_server', 'serve']
+           'take_the_last', 'Accepting', 'Worker', 'work', 'Forking', 'Signalled', 'say', 'Parent', 'listen', 'place',
+           'allow_files', 'run_server', 'serve']
 
 # %% ../../nbs/serving/49_command.ipynb #imports
 import asyncio
@@ -327,6 +327,7 @@ def spare_memory() -> None:
 
 # %% ../../nbs/serving/49_command.ipynb #server
 SWEEP = 0.25  # seconds between looks at all connections
+ACCEPTED = 32  # connections in a turn of the loop: enough for a crowd, few enough for other workers to have their part
 
 
 class Looking(uvicorn.Server):
@@ -371,11 +372,37 @@ def take_the_last(listener: socket.socket) -> list[socket.socket]:
             found.append(listener.accept()[0])
     return found
 
+
+class Accepting(Looking):
+    """A server that takes many connections in a turn of the loop; uvloop takes one, and turns are long under load."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept."""
+        await super().startup(sockets)
+        self.more, self.coming = [listener.dup() for listener in sockets or ()], set[asyncio.Task[Any]]()
+        for listener in self.more:
+            self.loop.add_reader(listener, self.accept_more, listener)
+
+    def accept_more(self, listener: socket.socket) -> None:
+        """Accept some connections."""
+        with suppress(OSError):
+            for _ in range(ACCEPTED):
+                task = self.loop.create_task(self.loop.connect_accepted_socket(self.connection, listener.accept()[0]))
+                self.coming.add(task)
+                task.add_done_callback(self.coming.discard)
+
+    def accept_no_more(self) -> None:
+        """Leave those who come to whoever listens still."""
+        for listener in self.more:
+            self.loop.remove_reader(listener)
+            listener.close()
+
+    def connection(self) -> Connection:
+        """What takes care of a new connection."""
+        return Connection(self.service, self.config, self.server_state, self.lifespan.state, self.loop)
+
 # %% ../../nbs/serving/49_command.ipynb #worker
-ACCEPTED = 32  # connections in a turn of the loop: enough for a crowd, few enough for other workers to have their part
-
-
-class Worker(Looking):
+class Worker(Accepting):
     """A server that ends in order, and with its parent."""
 
     def handle_exit(self, sig: int, frame: Any) -> None:  # noqa: ARG002
@@ -390,19 +417,8 @@ class Worker(Looking):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to accept, as long as the parent lives."""
         await super().startup(sockets)
-        self.more, self.coming = [listener.dup() for listener in sockets or ()], set[asyncio.Task[Any]]()
-        for listener in self.more:
-            self.loop.add_reader(listener, self.accept_more, listener)
         if self.lifeline is not None:
             self.loop.add_reader(self.lifeline, self.parent_is_gone)
-
-    def accept_more(self, listener: socket.socket) -> None:
-        """Accept some connections: by itself uvloop takes one in a turn of the loop, and turns are long under load."""
-        with suppress(OSError):
-            for _ in range(ACCEPTED):
-                task = self.loop.create_task(self.loop.connect_accepted_socket(self.connection, listener.accept()[0]))
-                self.coming.add(task)
-                task.add_done_callback(self.coming.discard)
 
     def parent_is_gone(self) -> None:
         """End, because nobody is there who would end it."""
@@ -412,9 +428,7 @@ class Worker(Looking):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer all who have come, and end."""
         self.server_state.ends = True
-        for listener in self.more:
-            self.loop.remove_reader(listener)
-            listener.close()
+        self.accept_no_more()
         kept = [listener.dup() for listener in sockets or ()]
         for one in [*self.servers, *(sockets or ())]:
             one.close()
@@ -422,10 +436,6 @@ class Worker(Looking):
         for taken in [taken for listener in kept for taken in take_the_last(listener)]:
             await self.loop.connect_accepted_socket(self.connection, taken)
         await super().shutdown(sockets)
-
-    def connection(self) -> Connection:
-        """What takes care of a new connection."""
-        return Connection(self.service, self.config, self.server_state, self.lifespan.state, self.loop)
 
 # %% ../../nbs/serving/49_command.ipynb #work
 def work(
