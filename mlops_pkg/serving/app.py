@@ -36,7 +36,15 @@ from ..bundle.records import RecordsError, Reject
 from .answering import Answering
 from .counters import Counters, Family, Series, exposition
 from .logs import Log, error_facts
-from .messages import ARROW, JSON, RefusedError, arrow_answers, json_answers, read_arrow, read_json
+from mlops_pkg.serving.messages import (
+    ARROW,
+    JSON,
+    RefusedError,
+    arrow_answers,
+    json_answers,
+    read_arrow,
+    read_json,
+)
 from .models import Model, Models
 from .page import add_pages
 from .settings import Settings, whose_key
