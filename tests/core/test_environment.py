@@ -159,7 +159,7 @@ def test_a_new_version_makes_stale_the_stages_that_use_it_and_dvc_names_the_libr
         shutil.copy(ROOT / name, tmp_path)
     stages = yaml.safe_load((tmp_path / "dvc.yaml").read_text())["stages"]
     declared = {
-        name: next((entry["environment.json"] for entry in stage.get("params", []) if isinstance(entry, dict)), [])
+        name: [key for entry in stage.get("params", []) if isinstance(entry, dict) for key in entry["environment.json"]]
         for name, stage in stages.items()
     }
     versions = read_environment(tmp_path)
