@@ -35,7 +35,7 @@ class Answered:
 
 # %% ../../nbs/serving/45_answering.ipynb #take
 Waiting = tuple[list[Any], asyncio.Future[Answered]]  # records, and who waits for their answers
-Watch = Callable[[Any, Answers], None]  # is told what was asked and what was answered
+Watch = Callable[[Model, Any, Answers], None]  # is told who was asked, what, and what was answered
 
 
 def _take(queue: deque[Waiting]) -> list[Waiting]:
@@ -52,7 +52,7 @@ def _answer(taken: list[Waiting], model: Model, watch: Watch) -> None:
     records, first = [record for asked, _ in taken for record in asked], 0
     try:
         answers = model.predictor.predict(records)
-        watch(records, answers)
+        watch(model, records, answers)
     except Exception as error:
         for _, future in taken:
             if not future.done():
@@ -100,7 +100,7 @@ class Answering:
         """The answers to some records; `RefusedError` where the queue is full."""
         if len(records) > TURN_ROWS:
             answers, model = await self.apart(lambda model: (model.predictor.predict(records), model))
-            self._watch(records, answers)
+            self._watch(model, records, answers)
             return Answered(answers, 0, len(records), model)
         with self.room:
             loop = asyncio.get_running_loop()

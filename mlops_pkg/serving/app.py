@@ -33,6 +33,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from ..bundle.predictor import Answers
 from ..bundle.records import RecordsError, Reject
+from ..bundle.signature import Signature
 from .answering import Answering
 from .counters import Counters, Family, Series, exposition
 from .logs import Log, error_facts
@@ -109,8 +110,9 @@ def _missing(column: np.ndarray[Any, Any]) -> int:
     return sum(value is None or value == "" for value in column.tolist()) if column.dtype.kind == "O" else 0
 
 
-def missing_values(data: Any, names: list[str]) -> dict[str, int]:
+def missing_values(data: Any, signature: Signature) -> dict[str, int]:
     """How many values some records, or columns by name, lack of each field, where they lack any."""
+    names = [field.name for field in signature.fields]
     if not isinstance(data, list):
         return {name: count for name in names if (count := _missing(data[name]))}
     found: dict[str, int] = {}
@@ -125,19 +127,19 @@ def missing_values(data: Any, names: list[str]) -> dict[str, int]:
 class AnswerCounts:
     """Counts what was asked of the model and what it answered."""
 
-    def __init__(self, counters: Counters, model: Model) -> None:
-        """Where it is counted, and the model whose answers these will be."""
-        self._counters, self._names = counters, [field.name for field in model.predictor.signature.fields]
-        self._answers, self._bounds = counters.slices("answers"), np.array(answer_bounds(model))
+    def __init__(self, counters: Counters, bounds: tuple[float, ...]) -> None:
+        """Where it is counted, and the bounds of the buckets in which answers are."""
+        self._counters = counters
+        self._answers, self._bounds = counters.slices("answers"), np.array(bounds)
 
-    def __call__(self, data: Any, answers: Answers) -> None:
-        """Count some records, or columns by name, and their answers."""
+    def __call__(self, model: Model, data: Any, answers: Answers) -> None:
+        """Count some records, or columns by name, and the model's answers to them."""
         add, answer = self._counters.add, answers.answer
         good = answer[~np.isnan(answer)] if answers.rejects else answer
         add("records", amount=len(answer))
         self._answers[:-1] += np.bincount(self._bounds.searchsorted(good), minlength=len(self._bounds) + 1)
         self._answers[-1] += good.sum()
-        for name, missing in missing_values(data, self._names).items():
+        for name, missing in missing_values(data, model.predictor.signature).items():
             add("field_missing", name, amount=missing)
         if answers.rejects:
             add("records_rejected", amount=len(answer) - len(good))
@@ -156,7 +158,7 @@ class Service:
         self.models = Models(settings.bundle, self._bundle_event)
         model = self.models.current
         self.counters = Counters(counts, families(model), series(model))
-        self.count_answers = AnswerCounts(self.counters, model)
+        self.count_answers = AnswerCounts(self.counters, answer_bounds(model))
         self.answering = Answering(self.models, settings.max_waiting, self.count_answers)
         self.held = 0  # bytes of bodies
 
@@ -259,16 +261,16 @@ async def answer_json(service: Service, body: bytes) -> Outcome:
 async def answer_arrow(service: Service, body: bytes) -> Outcome:
     """The outcome of an Arrow stream, which is read, asked and written in the thread."""
 
-    def work(model: Model) -> tuple[Any, Answers, bytes]:
+    def work(model: Model) -> tuple[Model, Any, Answers, bytes]:
         columns = read_arrow(body, service.settings.max_rows, model.predictor.signature)
         answers = model.predictor.predict(columns)
-        return columns, answers, arrow_answers(answers, model.told)
+        return model, columns, answers, arrow_answers(answers, model.told)
 
     try:
-        columns, answers, content = await service.answering.apart(work)
+        model, columns, answers, content = await service.answering.apart(work)
     except RecordsError as error:
         raise RefusedError(422, "columns", str(error)) from None
-    service.count_answers(columns, answers)
+    service.count_answers(model, columns, answers)
     rejected = int(np.isnan(answers.answer).sum())
     return Outcome(content, len(answers.answer), rejected, answers.rejects)
 
@@ -327,7 +329,7 @@ def refusal(service: Service, refused: RefusedError) -> tuple[list[tuple[bytes, 
     content = json.dumps({"error": {"code": refused.code, "message": str(refused)}}).encode()
     more: dict[int, list[tuple[bytes, bytes]]] = {
         401: [(b"www-authenticate", b'Basic realm="any name, and the key"'), (b"www-authenticate", b"Bearer")],
-        405: [(b"allow", b"POST" if "POST" in str(refused) else b"GET")],
+        405: [(b"allow", str(refused).removeprefix("expected ").encode())],
         408: [(b"connection", b"close")],
         413: [(b"connection", b"close")],
         503: [(b"retry-after", str(service.settings.retry_seconds).encode())],
@@ -473,7 +475,9 @@ def add_routes(app: FastAPI, service: Service) -> None:
     @app.exception_handler(StarletteError)
     async def refuse_route(_: Request, error: HTTPException) -> Response:
         code = {404: "not_found", 405: "method"}.get(error.status_code, "other")
-        head, content = refusal(service, RefusedError(error.status_code, code, str(error.detail)))
+        allowed = (error.headers or {}).get("Allow")
+        told = f"expected {allowed}" if allowed else str(error.detail)
+        head, content = refusal(service, RefusedError(error.status_code, code, told))
         return Response(content, error.status_code, {name.decode(): value.decode() for name, value in head})
 
 # %% ../../nbs/serving/48_app.ipynb #make-app-2

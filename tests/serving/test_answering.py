@@ -10,7 +10,7 @@ import pytest
 from mlops_pkg.bundle.predictor import Answers
 from mlops_pkg.serving.answering import TURN_ROWS, Answered, Answering
 from mlops_pkg.serving.messages import RefusedError
-from mlops_pkg.serving.models import Models
+from mlops_pkg.serving.models import Model, Models
 from tests.toy import RECORD, toy_answer
 
 
@@ -25,7 +25,7 @@ class Watch:
     def __init__(self) -> None:
         self.turns: list[int] = []
 
-    def __call__(self, data: Any, answers: Answers) -> None:
+    def __call__(self, _: Model, data: Any, answers: Answers) -> None:
         assert len(data) == len(answers.answer)
         self.turns.append(len(data))
 
@@ -129,8 +129,8 @@ def test_who_hangs_up_takes_nobody_elses_answer(models: Models) -> None:
 
 def test_a_failure_reaches_all_who_wait_and_the_next_are_answered(models: Models) -> None:
     class Broken(Watch):
-        def __call__(self, data: Any, answers: Answers) -> None:
-            super().__call__(data, answers)
+        def __call__(self, _: Model, data: Any, answers: Answers) -> None:
+            super().__call__(_, data, answers)
             if len(self.turns) == 1:
                 raise OSError("no room")
 

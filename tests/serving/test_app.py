@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from mlops_pkg.bundle.manifest import verify
 from mlops_pkg.serving.settings import new_key
 from tests.serving.conftest import JSON, Reply, Server, start, until
 from tests.serving.test_models import OTHER, replaced
-from tests.toy import RECORD, toy_answer, write_bundle
+from tests.toy import GRAPH, RECORD, TOY, toy_answer, write_bundle
 
 ARROW = "application/vnd.apache.arrow.stream"
 FAR = {**RECORD, "wind": "far"}
@@ -142,7 +143,8 @@ def test_a_body_that_holds_no_records_is_refused_with_a_code(
 def test_a_path_and_a_method_that_are_none_are_refused_in_the_same_form(server: Server) -> None:
     assert error(server.get("/nowhere")) == (404, "not_found")
     assert error(server.get("/predict")) == (405, "method")
-    assert error(server.get("/model", body=b"")) == (405, "method")
+    posted = server.get("/model", body=b"")
+    assert (error(posted), posted.headers["allow"]) == ((405, "method"), "GET")
     assert error(server.get("/predict/")) == (404, "not_found")
 
 
@@ -310,6 +312,22 @@ def test_a_new_bundle_takes_over_while_clients_ask_and_none_is_lost(tmp_path: Pa
     assert {status for status, _, _ in found} == {200}
     assert len({(digest, answer) for _, digest, answer in found}) == 2, "an answer under another model's name"
     assert {digest for _, digest, _ in found} == {old, new}
+
+
+def test_a_new_bundle_may_ask_for_other_fields(tmp_path: Path) -> None:
+    fields = tuple(replace(field, name="gust") if field.name == "wind" else field for field in TOY.fields)
+    other = write_bundle(tmp_path / "other", GRAPH.replace("wind", "gust"), replace(TOY, fields=fields))
+    record = {"gust" if name == "wind" else name: value for name, value in RECORD.items()}
+    folder = write_bundle(tmp_path / "bundle")
+    with start(folder, env={"SERVE_RELOAD_SECONDS": "0.1"}) as server:
+        replaced(folder, other)
+        until(lambda: server.metric("bundles_taken_total") == 1)
+
+        assert server.ask([record]).json["predictions"][0]["probability"] == toy_answer(**RECORD)
+        body = stream(**{name: [value] for name, value in record.items()})
+        assert server.get("/predict", {"content-type": ARROW}, body).status == 200
+        assert server.ask([RECORD]).status == 422
+        assert not server.events("failed")
 
 
 def test_a_broken_bundle_is_refused_and_the_old_one_answers_on(tmp_path: Path) -> None:
