@@ -582,6 +582,9 @@ def test_a_worker_that_is_killed_is_replaced(bundle: Path) -> None:
         assert asked == 0
         first = workers_of(server.process)
         server.ask([RECORD])
+        until(
+            lambda: server.metric('requests_total{path="/predict",status="200"}') == 1
+        )  # it is counted after the reply
         for worker in first:
             os.kill(worker, signal.SIGKILL)
         assert server.ask([RECORD]).status == 200  # by a worker that was not there
