@@ -25,7 +25,7 @@ from typing import Any
 import yaml
 
 from ..core.differences import Sides, file_difference
-from ..core.environment import ENVIRONMENT, loaded, read_environment
+from ..core.environment import ENVIRONMENT, LOCK, loaded, locked_versions, read_environment
 from ..core.params import UNDECLARED, Undeclared, UserError, load_params, nearest, read_yaml
 from ..core.stage import STAGES
 from ..core.workspace import Workspace, write_bytes, write_json
@@ -302,7 +302,12 @@ def libraries_of(
     root: Path,  # the project
 ) -> set[str]:
     """The libraries of environment.json that a stage has loaded; none where the project has no such file."""
-    return loaded(used.libraries, read_environment(root)) if (root / ENVIRONMENT).is_file() else set()
+    if not (root / ENVIRONMENT).is_file():
+        return set()
+    libraries = set(read_environment(root))
+    if (root / LOCK).is_file():  # what the endpoint alone needs, a tool of the tests may load as well
+        libraries &= locked_versions(root / LOCK).keys()
+    return loaded(used.libraries, libraries)
 
 # %% ../../nbs/proof/31_rebuild.ipynb #judge
 def judge(
