@@ -7,6 +7,7 @@ import shutil
 import subprocess
 
 from mlops_pkg.bundle.predictor import Predictor
+from benchmarks.serving.report import table
 from tests.conftest import ROOT, flights
 from tests.serving.conftest import Server, start
 
@@ -38,3 +39,14 @@ def test_the_request_that_the_readme_shows_is_answered_as_it_shows() -> None:
     assert answer == [one.get("probability", one["prediction"])]
     shown = re.findall(r'^\{"predictions": (\[.*?\])', README, re.MULTILINE)
     assert [json.loads(text) for text in shown] in ([found["predictions"]], []), "the README shows another answer"
+
+
+def test_the_figures_of_the_readme_are_those_of_the_last_run() -> None:
+    home = ROOT / "benchmarks" / "serving"
+    figures = table(json.loads((home / "figures.json").read_text())).splitlines()
+    section = README[README.index("\n## Serve\n") :].partition("\n## ")[2].partition("\n## ")[0]
+    shown = [line for line in section.splitlines() if line.startswith("| ") and not line.startswith("| ---")]
+
+    assert len(shown) == 13
+    assert [line for line in shown if line not in figures] == []
+    assert f"{json.loads((home / 'fuzz.json').read_text())['requests']:,} broken" in section
