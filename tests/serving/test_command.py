@@ -622,6 +622,9 @@ def test_what_is_written_to_standard_error_is_json(bundle: Path) -> None:
         until(lambda: len(server.events("ready")) == 2)
         exchange(server, b"nonsense\r\n\r\n")
         server.ask(b"nonsense")
+        until(
+            lambda: [line for line in server.events("request") if line.get("path") == "/predict"]
+        )  # written a moment later
         os.kill(workers_of(server.process)[0], signal.SIGKILL)
         until(lambda: len(server.events("ready")) == 3)
         assert server.end() == 0
