@@ -21,7 +21,7 @@ from typing import Any
 import click
 
 from . import __version__
-from mlops_pkg.proof.terminal import (
+from mlops_pkg.report.terminal import (
     checks_words,
     metric_words,
     paint,
@@ -135,7 +135,7 @@ def whole_pairs(context: click.Context, _: click.Parameter, pairs: tuple[str, ..
     if not pairs:
         return pairs
     from mlops_pkg.core.params import UserError
-    from mlops_pkg.proof.research import parse_overrides
+    from mlops_pkg.project.research import parse_overrides
 
     try:
         parse_overrides(pairs)
@@ -244,8 +244,8 @@ def research(stages: tuple[str, ...], jobs: int, pairs: tuple[str, ...]) -> None
       mlops_pkg research train evaluate -j 2
       mlops_pkg research train --set train.max_iter=50
     """  # noqa: D301
-    from mlops_pkg.proof.research import parse_overrides
-    from mlops_pkg.proof.research import research as walk_stages
+    from mlops_pkg.project.research import parse_overrides
+    from mlops_pkg.project.research import research as walk_stages
 
     walk_stages(stages, jobs, parse_overrides(pairs))
     if pairs:
@@ -365,7 +365,7 @@ def _end(ok: bool, always: bool = False) -> None:
     """End with 0 for green and 1 for red; the page follows where it must, or always."""
     try:
         if always or not ok or _page_said_red():
-            from mlops_pkg.proof.report import report as write_report
+            from mlops_pkg.report.page import report as write_report
 
             write_report(convert=False)
     except Exception as error:  # the verdict is worth more than the page
@@ -484,7 +484,7 @@ def verify() -> None:
     Example:
       mlops_pkg verify
     """  # noqa: D301
-    from mlops_pkg.proof.verify import verify as verify_project
+    from mlops_pkg.history.verify import verify as verify_project
 
     if not verify_project():
         raise click.exceptions.Exit(1)
@@ -509,7 +509,7 @@ def merge(branch: str | None, going_on: bool, aborting: bool) -> None:
     """  # noqa: D301
     if (branch is not None) + going_on + aborting != 1:
         raise click.UsageError("give a branch, or --continue, or --abort")
-    from mlops_pkg.proof import merging
+    from mlops_pkg.history import merging
 
     if branch is not None:
         merging.merge(branch)
@@ -530,7 +530,7 @@ def mend(everything: bool) -> None:
       mlops_pkg mend
       mlops_pkg mend --cache         after a disk has failed
     """  # noqa: D301
-    from mlops_pkg.proof.mending import mend as mend_project
+    from mlops_pkg.history.mending import mend as mend_project
 
     for line in mend_project(_root(), everything):
         click.echo(line)
@@ -616,7 +616,7 @@ def report(show: bool) -> None:
     Example:
       mlops_pkg report --open
     """  # noqa: D301
-    from mlops_pkg.proof.report import report as write_report
+    from mlops_pkg.report.page import report as write_report
 
     with waiting("writing a page for each executed notebook"):
         path = write_report()
@@ -644,8 +644,8 @@ def lineage(thing: str | None, form: str | None, cells: bool) -> None:
       mlops_pkg lineage params.yaml:train.learning_rate
       mlops_pkg lineage nbs/pipeline/22_train.ipynb --mermaid
     """  # noqa: D301
-    from mlops_pkg.proof.lineage import as_json, as_mermaid, as_text
-    from mlops_pkg.proof.lineage import lineage as follow
+    from mlops_pkg.history.lineage import as_json, as_mermaid, as_text
+    from mlops_pkg.history.lineage import lineage as follow
 
     found = follow(thing)
     views = {"json": as_json, "mermaid": as_mermaid}

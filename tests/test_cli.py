@@ -214,7 +214,7 @@ def test_green_proof_leaves_the_page_to_dvc(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_research_hands_over_what_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
     handed: list[object] = []
-    monkeypatch.setattr("mlops_pkg.proof.research.research", lambda *given: handed.extend(given))
+    monkeypatch.setattr("mlops_pkg.project.research.research", lambda *given: handed.extend(given))
 
     result = run("research", "train", "-j", "2", "--set", "train.max_iter=50")
 
@@ -308,7 +308,7 @@ def test_summary_of_a_fresh_project_says_what_to_run(tmp_path: Path, monkeypatch
 def test_report_names_the_page_and_opens_it_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
     page = tmp_path / "reports" / "index.html"
-    monkeypatch.setattr("mlops_pkg.proof.report.report", lambda: page)
+    monkeypatch.setattr("mlops_pkg.report.page.report", lambda: page)
     monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or True)
 
     assert run("report").output.strip() == "reports/index.html"

@@ -313,7 +313,7 @@ def test_colours_are_for_those_who_want_them(made: Path, line: str) -> None:
 
 
 def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mlops_pkg.proof.research import Progress
+    from mlops_pkg.project.research import Progress
 
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setenv("TERM", "xterm")

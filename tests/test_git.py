@@ -226,7 +226,7 @@ def test_what_is_staged_stashed_and_applied_is_the_notebook_itself(clone: Path) 
 
 def test_every_notebook_of_the_project_becomes_text() -> None:
     from mlops_pkg.authoring.textconv import notebook_text
-    from mlops_pkg.proof.project import notebooks, read_notebook
+    from mlops_pkg.project.files import notebooks, read_notebook
 
     for path in notebooks(ROOT):
         text = notebook_text(path.read_text())

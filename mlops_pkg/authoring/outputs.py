@@ -14,8 +14,8 @@ from typing import Any
 from ..core.params import UserError
 from ..core.stage import steady
 from ..core.workspace import Workspace, write_bytes
-from ..proof.project import notebooks, read_notebook
-from ..proof.research import Progress, execute, merge_streams, why_failed
+from ..project.files import notebooks, read_notebook
+from ..project.research import Progress, execute, merge_streams, why_failed
 
 # %% ../../nbs/authoring/65_outputs.ipynb #with-outputs
 def with_outputs(

@@ -23,7 +23,7 @@ from .profile import Profile, Seen, profile
 from ..core.params import SPLITS, Params, UserError, nearest
 from ..core.sources import telling
 from ..core.splits import FEW_ROWS, FEW_VALUES
-from ..proof.terminal import table
+from ..report.terminal import table
 
 # %% ../../nbs/authoring/63_proposal.ipynb #task-of
 SHARES = {"train": 0.6, "validation": 0.1, "test": 0.2, "live": 0.1}

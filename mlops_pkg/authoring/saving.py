@@ -25,8 +25,8 @@ from typing import Any
 
 from ..core.params import UserError
 from ..core.workspace import project_root, write_bytes
-from ..proof.project import notebooks, read_notebook, source
-from ..proof.terminal import waiting
+from ..project.files import notebooks, read_notebook, source
+from ..report.terminal import waiting
 
 # %% ../../nbs/authoring/60_saving.ipynb #is-source
 def is_source(

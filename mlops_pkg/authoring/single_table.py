@@ -16,7 +16,7 @@ from .proposal import Proposal, bounds_of, params_text
 from ..core.params import UserError
 from ..core.tables import ISO, Form
 from ..core.workspace import write_bytes
-from ..proof.project import stage_notebook
+from ..project.files import stage_notebook
 
 # %% ../../nbs/authoring/64_single_table.ipynb #form-code
 def _quoted(text: str) -> str:

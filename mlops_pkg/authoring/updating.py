@@ -29,7 +29,7 @@ from mlops_pkg.authoring.saving import (
 )
 from ..core.params import UserError, nearest
 from ..core.workspace import write_bytes
-from ..proof.project import notebooks, read_notebook, source
+from ..project.files import notebooks, read_notebook, source
 
 # %% ../../nbs/authoring/61_updating.ipynb #split-module
 AUTO = "auto"  # the block that holds __all__

@@ -15,9 +15,9 @@ from ..bundle.manifest import MODEL
 from ..core.differences import file_difference
 from ..core.params import UserError
 from ..core.workspace import Workspace, digest, write_json
-from .project import declared_outputs
+from ..project.files import declared_outputs
 from .runtimes import Runtime, runtimes
-from .terminal import paint, parity_words, table, verdict, waiting
+from ..report.terminal import paint, parity_words, table, verdict, waiting
 
 # %% ../../nbs/proof/34_parity.ipynb #verdict
 @dataclass(frozen=True)

@@ -29,10 +29,10 @@ from ..core.environment import ENVIRONMENT, LOCK, loaded, locked_versions, read_
 from ..core.params import UNDECLARED, Undeclared, UserError, load_params, nearest, read_yaml
 from ..core.stage import STAGES
 from ..core.workspace import Workspace, write_bytes, write_json
-from .imports import needs_of
-from .lock import IGNORED, Locked, path_digest, read_lock, recorded_makers, stage_findings
-from .project import params_of, paths_of, read_stages
-from .terminal import paint, rebuild_words, table, verdict
+from ..project.files import params_of, paths_of, read_stages
+from ..project.imports import needs_of
+from ..project.lock import IGNORED, Locked, path_digest, read_lock, recorded_makers, stage_findings
+from ..report.terminal import paint, rebuild_words, table, verdict
 
 # %% ../../nbs/proof/31_rebuild.ipynb #withhold
 class _Dumper(yaml.SafeDumper):

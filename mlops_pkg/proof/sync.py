@@ -31,8 +31,7 @@ from mlops_pkg.core.environment import (
 from ..core.params import UserError, load_params, nearest, read_yaml
 from ..core.stage import STAGES
 from ..core.workspace import Workspace, write_json
-from .imports import dependency_findings, needs_of, order_findings
-from mlops_pkg.proof.project import (
+from mlops_pkg.project.files import (
     notebooks,
     parameters_findings,
     params_of,
@@ -41,7 +40,8 @@ from mlops_pkg.proof.project import (
     source,
     stage_notebook,
 )
-from .terminal import IN_SYNC, checks_words, paint, table, verdict
+from ..project.imports import dependency_findings, needs_of, order_findings
+from ..report.terminal import IN_SYNC, checks_words, paint, table, verdict
 
 # %% ../../nbs/proof/30_sync.ipynb #check
 @dataclass(frozen=True)

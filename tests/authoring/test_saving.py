@@ -33,7 +33,7 @@ from mlops_pkg.authoring.saving import (
     unsaved,
 )
 from mlops_pkg.core.params import UserError
-from mlops_pkg.proof.project import notebooks, read_notebook
+from mlops_pkg.project.files import notebooks, read_notebook
 from mlops_pkg.proof.sync import fresh_export
 from tests.authoring.conftest import edit, lines, sources_and_modules
 from tests.conftest import IDENTITY, ROOT

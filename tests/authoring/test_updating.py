@@ -13,7 +13,7 @@ pytest.importorskip("nbdev")
 from mlops_pkg.authoring.saving import clean_content, export_all, module_of, saved
 from mlops_pkg.authoring.updating import absolute, exporters, split_module, update
 from mlops_pkg.core.params import UserError
-from mlops_pkg.proof.project import notebooks, read_notebook, source
+from mlops_pkg.project.files import notebooks, read_notebook, source
 from tests.authoring.conftest import edit, lines, sources_and_modules
 from tests.conftest import IDENTITY, ROOT
 from tests.proof.conftest import notebook

@@ -49,7 +49,7 @@ def stage_cells(stage: str) -> list[tuple[str, str]]:
 def pipeline() -> str:
     """The toy's dvc.yaml."""
     modules = ["mlops_pkg/core/rates.py", "mlops_pkg/core/stage.py"]
-    walked = ["mlops_pkg/core/rates.py", "mlops_pkg/proof/research.py"]
+    walked = ["mlops_pkg/core/rates.py", "mlops_pkg/project/research.py"]
     stages = {
         stage: {
             "cmd": f"python -m mlops_pkg.core.stage {stage}",

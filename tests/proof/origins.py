@@ -11,8 +11,8 @@ import yaml
 
 from mlops_pkg.bundle.manifest import FILES, LINEAGE, MANIFEST, manifest_bytes
 from mlops_pkg.core.params import read_yaml
-from mlops_pkg.proof.lock import lookup, path_digest
-from mlops_pkg.proof.project import params_of, paths_of
+from mlops_pkg.project.files import params_of, paths_of
+from mlops_pkg.project.lock import lookup, path_digest
 
 PROJECT = Path(__file__).parents[2]
 INPUTS = {  # as the stage package reads them

@@ -15,8 +15,8 @@ import pytest
 from mlops_pkg.core.environment import loaded, read_environment
 from mlops_pkg.core.params import UserError
 from mlops_pkg.core.workspace import Workspace
-from mlops_pkg.proof.imports import dependency_findings, needs_of
-from mlops_pkg.proof.project import params_of, paths_of, read_stages
+from mlops_pkg.project.files import params_of, paths_of, read_stages
+from mlops_pkg.project.imports import dependency_findings, needs_of
 from mlops_pkg.proof.runtimes import (
     arrow_answers,
     ask_pipeline,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mlops_pkg.proof.imports import import_closure, reads_of
+from mlops_pkg.project.imports import import_closure, reads_of
 
 
 def test_closure_follows_imports_in_functions_and_not_those_for_type_checkers(tmp_path: Path) -> None:

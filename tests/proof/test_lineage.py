@@ -12,8 +12,8 @@ import pytest
 from mlops_pkg.bundle.manifest import BundleError, manifest_bytes
 from mlops_pkg.core.params import UserError
 from mlops_pkg.core.workspace import Workspace, digest
-from mlops_pkg.proof.lineage import Lineage, as_json, as_mermaid, as_text, lineage
-from mlops_pkg.proof.lock import read_lock
+from mlops_pkg.history.lineage import Lineage, as_json, as_mermaid, as_text, lineage
+from mlops_pkg.project.lock import read_lock
 from tests.proof.origins import commit, record, seal
 
 MODEL = "artifacts/train/model.skops"

@@ -14,7 +14,7 @@ import yaml
 pytest.importorskip("psutil")
 
 from mlops_pkg.core.params import UserError
-from mlops_pkg.proof.mending import is_whole, mend
+from mlops_pkg.history.mending import is_whole, mend
 from tests.conftest import IDENTITY
 
 CONTENT = b"trees"

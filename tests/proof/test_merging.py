@@ -19,9 +19,9 @@ pytest.importorskip("nbdev")
 
 from mlops_pkg.core.params import UserError
 from mlops_pkg.core.workspace import Workspace
-from mlops_pkg.proof import merging
-from mlops_pkg.proof.merging import abort, go_on, merge, merge_locks, merge_notebooks, unmerged
-from mlops_pkg.proof.project import read_notebook, source
+from mlops_pkg.history import merging
+from mlops_pkg.history.merging import abort, go_on, merge, merge_locks, merge_notebooks, unmerged
+from mlops_pkg.project.files import read_notebook, source
 from mlops_pkg.proof.sync import check_sync, fresh_export
 from tests.proof.conftest import notebook
 
@@ -692,7 +692,7 @@ def test_a_torn_lock_of_a_branch_costs_runs_and_nothing_else(toy: Repository) ->
 def test_a_merge_that_is_killed_goes_back_exactly_or_on(toy: Repository, way: str) -> None:
     everything_differs(toy)
     before = toy.snapshot()
-    code = "from mlops_pkg.proof.merging import merge; merge('topic', commands=[('steps', 'hang')])"
+    code = "from mlops_pkg.history.merging import merge; merge('topic', commands=[('steps', 'hang')])"
     running = subprocess.Popen(
         [sys.executable, "-c", f"import sys; sys.path.pop(0); {code}"],
         cwd=toy.root,

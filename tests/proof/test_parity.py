@@ -13,8 +13,8 @@ import pyarrow.parquet as pq  # noqa: E402
 
 from mlops_pkg.core.params import UserError  # noqa: E402
 from mlops_pkg.core.workspace import Workspace, read_json, write_bytes, write_json, write_table  # noqa: E402
+from mlops_pkg.project.files import declared_outputs  # noqa: E402
 from mlops_pkg.proof.parity import compare, parity  # noqa: E402
-from mlops_pkg.proof.project import declared_outputs  # noqa: E402
 
 NAN = float("nan")
 

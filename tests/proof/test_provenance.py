@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlops_pkg.proof.lock import Locked, read_lock
-from mlops_pkg.proof.provenance import (
+from mlops_pkg.history.provenance import (
     Edge,
     Graph,
     ancestors,
@@ -19,6 +18,7 @@ from mlops_pkg.proof.provenance import (
     read_graph,
     stage_edges,
 )
+from mlops_pkg.project.lock import Locked, read_lock
 from tests.proof.origins import PROJECT, commit, git, rewrite
 
 TRACKED = ("dvc.yaml", "dvc.lock", "params.yaml", "data.dvc", "requirements-pipeline.txt")

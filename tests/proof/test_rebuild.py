@@ -16,8 +16,8 @@ import yaml
 from mlops_pkg.core.params import UserError, load_params, read_yaml
 from mlops_pkg.core.probe import readable
 from mlops_pkg.core.workspace import Workspace, read_json
-from mlops_pkg.proof.lock import path_digest
-from mlops_pkg.proof.project import params_of
+from mlops_pkg.project.files import params_of
+from mlops_pkg.project.lock import path_digest
 from mlops_pkg.proof.rebuild import Used, declared, dvc_lines, lay_out, params_text, rebuild, withhold
 from tests.conftest import ROOT
 

@@ -10,7 +10,7 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("nbconvert")
 
 from mlops_pkg.core.workspace import Workspace, write_bytes, write_json
-from mlops_pkg.proof.report import report
+from mlops_pkg.report.page import report
 
 MEASURED = {"value": 0.696, "low": 0.69, "high": 0.702}
 OUTPUT = {

@@ -10,8 +10,8 @@ pytest.importorskip("nbdev")
 
 from mlops_pkg.core.params import UserError
 from mlops_pkg.core.workspace import Workspace, replacing
-from mlops_pkg.proof.project import stage_notebook
-from mlops_pkg.proof.research import Progress, merge_streams, normalise, parse_overrides, research, walk
+from mlops_pkg.project.files import stage_notebook
+from mlops_pkg.project.research import Progress, merge_streams, normalise, parse_overrides, research, walk
 
 
 def files(root: Path) -> dict[str, bytes]:

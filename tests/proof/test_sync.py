@@ -13,7 +13,7 @@ pytest.importorskip("nbdev")
 from mlops_pkg.core.environment import write_environment
 from mlops_pkg.core.params import UserError
 from mlops_pkg.core.workspace import Workspace
-from mlops_pkg.proof.project import stage_notebook
+from mlops_pkg.project.files import stage_notebook
 from mlops_pkg.proof.sync import (
     Check,
     check_dependencies,
@@ -198,7 +198,7 @@ def test_stage_without_its_notebook_is_red(toy: Path) -> None:
         ("train", "mlops_pkg/core/rates.py", "imported"),
         ("train", "mlops_pkg/core/stage.py", "imported"),
         ("notebook-train", "mlops_pkg/core/rates.py", "imported"),
-        ("notebook-train", "mlops_pkg/proof/research.py", "imported"),
+        ("notebook-train", "mlops_pkg/project/research.py", "imported"),
         ("notebook-train", "nbs/pipeline/22_train.ipynb", "read"),
     ],
 )
@@ -213,7 +213,7 @@ def test_undeclared_dependency_is_red(toy: Path, stage: str, dep: str, why: str)
 
 
 @pytest.mark.parametrize(
-    ("name", "module"), [("parity", "mlops_pkg/proof/parity.py"), ("report", "mlops_pkg/proof/report.py")]
+    ("name", "module"), [("parity", "mlops_pkg/proof/parity.py"), ("report", "mlops_pkg/report/page.py")]
 )
 def test_proofs_declare_their_modules(toy: Path, name: str, module: str) -> None:
     pipeline = json.loads((toy / "dvc.yaml").read_text())

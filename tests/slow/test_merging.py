@@ -28,7 +28,7 @@ def start(root: Path) -> Project:
 
 def merge(project: Project, *commands: tuple[str, ...]) -> str:
     """What the merge of topic tells, with the project's own package."""
-    code = f"from mlops_pkg.proof.merging import merge; merge('topic', commands={commands!r})"
+    code = f"from mlops_pkg.history.merging import merge; merge('topic', commands={commands!r})"
     return project.run(sys.executable, "-c", code).stdout
 
 
