@@ -121,12 +121,14 @@ def known_stages(context: click.Context, argument: click.Parameter, names: tuple
     """The names, where each is a stage's; another name is wrong usage, with the nearest stage as a hint."""
     if not names:
         return names
-    from mlops_pkg.core.params import nearest
-    from mlops_pkg.core.stage import STAGES
+    from mlops_pkg.core.params import UserError
+    from mlops_pkg.core.stage import check_stage
 
     for name in names:
-        if name not in STAGES:
-            raise click.BadParameter(f"no stage is named '{name}'; {nearest(name, STAGES)}", context, argument)
+        try:
+            check_stage(name, _root())
+        except UserError as error:
+            raise click.BadParameter(str(error), context, argument) from None
     return names
 
 
@@ -189,8 +191,7 @@ def run(context: click.Context, stages: tuple[str, ...]) -> None:
 def stage(names: tuple[str, ...]) -> None:
     """Run stages as production, as DVC does.
 
-    NAME is ingest, features, train, evaluate or package. `dvc repro` does more: it runs what has changed, in
-    order, and records it.
+    NAME is a stage of dvc.yaml. `dvc repro` does more: it runs what has changed, in order, and records it.
 
     \b
     Example:
@@ -546,14 +547,14 @@ def _root() -> Path:
     raise click.exceptions.Exit(1)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """The mapping in a JSON file; an empty one where it is missing or torn."""
-    value = read_json_if_there(path)
+def _read(path: Path | None) -> dict[str, Any]:
+    """Return the mapping in a JSON file; an empty one where it is missing or torn."""
+    value = read_json_if_there(path) if path else None
     return value if isinstance(value, dict) else {}
 
 # %% ../nbs/90_cli.ipynb #rows-summary
 def rows_summary(
-    counts: dict[str, Any],  # artifacts/ingest/rows.json
+    counts: dict[str, Any],  # what rows.json holds
 ) -> str:
     """How many rows were read and rejected, and how they were split."""
     if not counts:
@@ -565,7 +566,7 @@ def rows_summary(
 
 
 def metrics_summary(
-    metrics: dict[str, Any],  # artifacts/evaluate/comparison.json
+    metrics: dict[str, Any],  # what comparison.json holds
 ) -> str:
     """The metrics of the test rows: the model's with intervals, beside the baselines'."""
     models = {name: values for name, values in metrics.get("test", {}).items() if isinstance(values, dict)}
@@ -598,9 +599,11 @@ def summary() -> None:
     Example:
       mlops_pkg summary
     """  # noqa: D301
+    from mlops_pkg.project.files import find_output
+
     root = _root()
-    click.echo(rows_summary(_read(root / "artifacts" / "ingest" / "rows.json")) + "\n")
-    click.echo(metrics_summary(_read(root / "artifacts" / "evaluate" / "comparison.json")) + "\n")
+    click.echo(rows_summary(_read(find_output(root, "rows.json"))) + "\n")
+    click.echo(metrics_summary(_read(find_output(root, "comparison.json"))) + "\n")
     click.echo(parity_summary(_read(root / "reports" / "parity.json")) + "\n")
     page = root / "reports" / "index.html"
     found = "reports/index.html" if page.is_file() else "reports/index.html, after `mlops_pkg report`"

@@ -15,6 +15,8 @@ steady()  # before numpy is imported, as the stages do
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
+PACKAGE = "mlops_pkg"
+STAGES = ("ingest", "features", "train", "evaluate", "package")  # of the flights
 IDENTITY = ["-c", "user.name=test", "-c", "user.email=test@example.invalid"]  # of git, for commits
 
 # Many tests know the flights that the project came with. With another data set they are skipped, and say so.
@@ -64,7 +66,7 @@ def lay_out(root: Path) -> Path:
     root.mkdir(parents=True, exist_ok=True)
     params = merge(read_yaml(ROOT / "params.yaml"), QUICK)
     (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    for name in ("requirements-pipeline.txt", "requirements-serve.txt", "environment.json"):
+    for name in ("settings.ini", "dvc.yaml", "requirements-pipeline.txt", "requirements-serve.txt", "environment.json"):
         shutil.copy(ROOT / name, root)
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(Path(mlops_pkg.__file__).parent, root / "mlops_pkg", ignore=ignored, dirs_exist_ok=True)
@@ -86,7 +88,7 @@ def project(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project on the sample with all five stages built. Read it; copy it before changing anything."""
-    from mlops_pkg.core.stage import STAGES, run_stage
+    from mlops_pkg.core.stage import run_stage
     from mlops_pkg.core.workspace import Workspace
 
     root = lay_out(tmp_path_factory.mktemp("built") / "project")

@@ -10,9 +10,8 @@ from click.testing import CliRunner
 
 from mlops_pkg.cli import commands
 from mlops_pkg.core.params import UserError, load_params
-from mlops_pkg.core.stage import STAGES
 from mlops_pkg.portable.export import supported
-from tests.conftest import ROOT, flights
+from tests.conftest import ROOT, STAGES, flights
 
 README = (ROOT / "README.md").read_text()
 PORTABLE, INFERENCE, PROVE, KILLS = (

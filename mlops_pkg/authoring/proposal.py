@@ -20,9 +20,10 @@ from typing import Any
 import yaml
 
 from .profile import Profile, Seen, profile
-from ..core.params import SPLITS, Params, UserError, nearest
+from ..core.params import SPLITS, UserError, import_stage, nearest
 from ..core.sources import telling
 from ..core.splits import FEW_ROWS, FEW_VALUES
+from ..core.workspace import project_root
 from ..report.terminal import table
 
 # %% ../../nbs/authoring/63_proposal.ipynb #task-of
@@ -478,7 +479,7 @@ def params_text(
     for section, values in {**_judging(proposal), "package": package}.items():
         lines += ["", f"{section}:", *(f"  {key}: {_flow({'v': value})[4:-1]}" for key, value in values.items())]
     text = "\n".join(lines) + "\n"
-    Params.model_validate(yaml.safe_load(text))
+    import_stage(project_root(), "params").Params.model_validate(yaml.safe_load(text))
     return text
 
 # %% ../../nbs/authoring/63_proposal.ipynb #profile-table

@@ -23,7 +23,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ..core.params import UserError
+from ..core.params import UserError, package_name
 from ..core.workspace import project_root, write_bytes
 from ..project.files import notebooks, read_notebook, source
 from ..report.terminal import waiting
@@ -107,6 +107,7 @@ class Module:
 def module_of(
     notebook: dict[str, Any],
     name: str,  # of its file below the project's folder, e.g. nbs/core/00_rates.ipynb
+    package: str,  # the name of the project's package
 ) -> Module | None:
     """The module as `nbdev_export` writes it; None where the notebook exports none, `UserError` where it cannot."""
     from nbdev.export import nb_export
@@ -115,11 +116,11 @@ def module_of(
     if module is None:
         return None
     with tempfile.TemporaryDirectory() as folder:
-        draft, package = Path(folder) / name, Path(folder) / "mlops_pkg"
+        draft, place = Path(folder) / name, Path(folder) / package
         draft.parent.mkdir(parents=True)
         draft.write_text(json.dumps(notebook), encoding="utf-8")
-        nb_export(draft, lib_path=package)
-        path = package / f"{module.replace('.', '/')}.py"
+        nb_export(draft, lib_path=place)
+        path = place / f"{module.replace('.', '/')}.py"
         return Module(path.relative_to(folder).as_posix(), path.read_bytes())
 
 # %% ../../nbs/authoring/60_saving.ipynb #record
@@ -166,7 +167,7 @@ def is_edited(
     if record.is_file() and held == record.read_bytes():
         return False
     try:
-        former = module_of(json.loads(committed(root, name) or b"{}"), name)
+        former = module_of(json.loads(committed(root, name) or b"{}"), name, package_name(root))
     except (UserError, ValueError, KeyError, AttributeError):
         return True
     return former is None or held != former.content
@@ -179,8 +180,9 @@ def write_index(root: Path) -> None:
 
     get_config.cache_clear()
     with tempfile.TemporaryDirectory() as folder:
-        package = Path(folder) / "mlops_pkg"
-        shutil.copytree(root / "mlops_pkg", package, ignore=shutil.ignore_patterns("__pycache__", "*.tmp"))
+        name = package_name(root)
+        package = Path(folder) / name
+        shutil.copytree(root / name, package, ignore=shutil.ignore_patterns("__pycache__", "*.tmp"))
         add_init(package)
         try:
             _build_modidx(package, Path(folder) / "nbs")
@@ -220,7 +222,7 @@ def check_owner(
         return
     theirs = other.relative_to(root).as_posix()
     try:
-        made = module_of(read_notebook(other), theirs)
+        made = module_of(read_notebook(other), theirs, package_name(root))
     except UserError:
         return
     if made and made.path == module.path:
@@ -241,7 +243,7 @@ def export(
     """Write the module of a notebook, and what was done; empty where nothing was to do, `UserError` for a refusal."""
     name = path.relative_to(root).as_posix()
     with held(root):
-        module = module_of(read_notebook(path), name)
+        module = module_of(read_notebook(path), name, package_name(root))
         if module is None:
             return ""
         check_owner(root, module, name)
@@ -308,7 +310,7 @@ def before_save(
         return
     if path.is_file():
         try:
-            module = module_of(read_notebook(path), path.relative_to(root).as_posix())
+            module = module_of(read_notebook(path), path.relative_to(root).as_posix(), package_name(root))
             if module and (root / module.path).read_bytes() == module.content:
                 remember(root, module)
         except (UserError, OSError):

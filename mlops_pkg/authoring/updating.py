@@ -27,7 +27,7 @@ from mlops_pkg.authoring.saving import (
     remember,
     write_index,
 )
-from ..core.params import UserError, nearest
+from ..core.params import UserError, nearest, package_name
 from ..core.workspace import write_bytes
 from ..project.files import notebooks, read_notebook, source
 
@@ -124,7 +124,7 @@ def plan_update(
     """How the edit of a notebook's module goes back; None where there is none, `UserError` where it cannot."""
     name = path.relative_to(root).as_posix()
     notebook = read_notebook(path)
-    module = module_of(notebook, name)
+    module = module_of(notebook, name, package_name(root))
     if module is None or not is_edited(root, module, name):
         return None
     text = (root / module.path).read_text(encoding="utf-8")
@@ -136,7 +136,7 @@ def plan_update(
         ast.parse(text)
         edits = _edits(text, base, module.content.decode())
         edited = _edited(notebook, edits, package)
-        made = module_of(edited, name)
+        made = module_of(edited, name, package_name(root))
         _prove(made, edits, split_module(module.content.decode())[1], text, package)
     except SyntaxError as error:
         raise UserError(f"{module.path}: not valid Python: {error.msg} (line {error.lineno})") from None
@@ -203,7 +203,7 @@ def exporters(
                 raise
     for name in names:
         shown = os.path.relpath(name, root) if name.endswith(".py") else name
-        dotted = shown.removesuffix(".py").replace("/", ".").removeprefix("mlops_pkg.")
+        dotted = shown.removesuffix(".py").replace("/", ".").removeprefix(f"{package_name(root)}.")
         if dotted not in modules:
             raise UserError(f"{name}: no notebook exports this module; {nearest(dotted, modules)}")
         yield modules[dotted]

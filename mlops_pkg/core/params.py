@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Name', 'Names', 'SPLITS', 'RULES', 'UNDECLARED', 'UserError', 'masked', 'nearest', 'Section', 'Column', 'Target',
-           'Split', 'Shares', 'RandomSplit', 'Sql', 'Source', 'Data', 'Ingest', 'Step', 'Features', 'Train', 'Evaluate',
-           'Package', 'Params', 'read_yaml', 'merge', 'Undeclared', 'load_params']
+           'Split', 'Shares', 'RandomSplit', 'Sql', 'Source', 'Data', 'TableChecks', 'BaseParams', 'read_yaml', 'merge',
+           'Undeclared', 'package_name', 'import_stage', 'load_params', 'load_data']
 
 # %% ../../nbs/core/00_params.ipynb #imports
 import difflib
@@ -13,8 +13,10 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Mapping
+from configparser import ConfigParser, Error
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import yaml
 from pydantic import (
@@ -62,6 +64,7 @@ class Section(BaseModel):
     """The common rules: frozen, strictly typed, and an unknown key is an error with a hint."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+    place: ClassVar[str | None] = None  # its key in params.yaml, once a `BaseParams` has it as a field
 
     @model_validator(mode="before")
     @classmethod
@@ -76,19 +79,23 @@ class Section(BaseModel):
     def __getattribute__(self, name: str) -> Any:
         value = super().__getattribute__(name)
         if name in type(self).__pydantic_fields__:
-            sys.audit("mlops_pkg.param", _key(type(self).__name__, name))
+            sys.audit("mlops_pkg.param", _key(type(self), name))
         return value
 
     def __getattr__(self, name: str) -> Any:  # called for what is not there
         if name in type(self).__pydantic_fields__:
-            key = _key(type(self).__name__, name)
+            key = _key(type(self), name)
             raise UserError(f"params.yaml: {key}: not declared; add `{key}` to the params of this stage in dvc.yaml")
         return super().__getattr__(name)  # type: ignore[misc]
 
+    def check_against(self, params: "BaseParams") -> None:
+        """Check this section against the others; raise `PydanticCustomError` where they do not fit."""
 
-def _key(section: str, field: str) -> str:
-    """The dotted key of a field in params.yaml."""
-    return field if section == "Params" else f"{section.lower()}.{field}"
+# %% ../../nbs/core/00_params.ipynb #keys-and-names
+def _key(section: type[Section], field: str) -> str:
+    """Return the dotted key of a field in params.yaml."""
+    place = section.__name__.lower() if section.place is None else section.place
+    return f"{place}.{field}" if place else field
 
 
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
@@ -298,92 +305,40 @@ class Data(Section):
         return [name for name, column in self.columns.items() if kind in (None, column.kind)]
 
 # %% ../../nbs/core/00_params.ipynb #ingest
-class Ingest(Section):
-    """From raw tables to validated, joined and split tables."""
+class TableChecks(Section):
+    """How many rows of a raw table may break its contract."""
 
     max_reject_share: float = Field(ge=0, le=1, description="greatest share of a table's rows that may be rejected")
 
-
-class Step(Section):
-    """One transformer of the feature pipeline; every key besides these two is one of its own options."""
-
-    model_config = ConfigDict(extra="allow")
-
-    use: Name = Field(description="name of the transformer")
-    variables: Names | None = Field(None, description="columns it works on; DropConstantFeatures alone takes none")
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The transformer's own options."""
-        return dict(self.model_extra or {})
-
-
-class Features(Section):
-    """The feature pipeline, fitted on the training rows alone."""
-
-    steps: Annotated[tuple[Step, ...], Field(strict=False, min_length=1, max_length=100)]
-
-# %% ../../nbs/core/00_params.ipynb #train
-class Train(Section):
-    """The estimator and its settings."""
-
-    estimator: Literal["hist_gradient_boosting", "linear"] = Field(
-        description="gradient boosting, or the linear baseline (logistic regression, ridge)"
-    )
-    learning_rate: float = Field(gt=0, le=1, description="shrinkage of each tree")
-    max_iter: int = Field(ge=1, le=5000, description="number of trees")
-    max_leaf_nodes: int = Field(ge=2, le=1024, description="leaves of a tree")
-    min_samples_leaf: int = Field(ge=1, le=1_000_000, description="least training rows in a leaf")
-    l2_regularization: float = Field(ge=0, le=1e6, description="penalty on the leaves' values")
-    linear_alpha: float = Field(gt=0, le=1e6, description="penalty on the linear model's coefficients (1 / C)")
-
-# %% ../../nbs/core/00_params.ipynb #evaluate
-class Evaluate(Section):
-    """How the model is judged."""
-
-    bootstrap: int = Field(ge=20, le=10_000, description="resamples behind each interval")
-    confidence: float = Field(gt=0.5, lt=1, description="coverage of each interval")
-    slices: Names = Field(description="columns, or the split key, by whose values the metrics are broken down")
-    min_slice_rows: int = Field(ge=10, description="smaller slices are left out")
-    calibration_bins: int = Field(ge=2, le=100, description="bins of equal size of the calibration curve")
-    importance_rows: int = Field(ge=100, description="test rows that permutation importance permutes")
-    importance_repeats: int = Field(ge=1, le=100, description="permutations of each column")
-
-
-class Package(Section):
-    """The bundle."""
-
-    name: str = Field(min_length=1, max_length=60, pattern=r"^[a-z0-9][a-z0-9-]*$", description="name of the model")
-    description: str = Field(min_length=1, max_length=300, description="what it predicts, for whom, in a sentence")
-    intended_use: str = Field(min_length=1, max_length=1000, description="what the model may be used for, and what not")
-    limits: Annotated[tuple[str, ...], Field(strict=False)] = Field(
-        description="what its users must know; may be empty"
-    )
-
 # %% ../../nbs/core/00_params.ipynb #params
-class Params(Section):
-    """All of params.yaml."""
+class BaseParams(Section):
+    """What params.yaml of every project holds; a project's `Params` adds a section for each of its stages."""
+
+    place: ClassVar[str | None] = ""
 
     task: Literal["classification", "regression"] = Field(description="binary classification, or regression")
     seed: int = Field(ge=0, le=2**32 - 1, description="seed of everything random")
     data: Data
-    ingest: Ingest
-    features: Features
-    train: Train
-    evaluate: Evaluate
-    package: Package
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        """Tell each section its key; a class may serve one section only."""
+        for name, field in cls.model_fields.items():
+            kind = field.annotation
+            if isinstance(kind, type) and issubclass(kind, Section):
+                if (place := vars(kind).get("place")) not in (None, name):
+                    raise TypeError(f"{kind.__name__} is the section {place} already; derive a class for {name}")
+                kind.place = name
 
     @model_validator(mode="after")
-    def _slices_exist(self) -> "Params":
-        valid = [*self.data.columns, *self.data.keys[1:]]
-        for name in self.evaluate.slices:
-            if name not in valid:
-                message = "evaluate.slices: '{name}' is not a column; {hint}"
-                raise PydanticCustomError("slice", message, {"name": name, "hint": nearest(name, valid)})
+    def _sections_fit_together(self) -> "BaseParams":
+        for name in type(self).model_fields:
+            if isinstance(section := getattr(self, name), Section):
+                section.check_against(self)
         return self
 
     @model_validator(mode="after")
-    def _regression_predicts_the_number(self) -> "Params":
+    def _regression_predicts_the_number(self) -> "BaseParams":
         for name in ("positive", "positive_above"):
             if self.task == "regression" and getattr(self.data.target, name) is not None:
                 message = "data.target.{name}: a regression predicts the number itself: remove it, or set task"
@@ -494,19 +449,62 @@ def _declared(section: type[Section], values: Mapping[str, Any], file: str, insi
     for name, field in fields:
         kind, value = field.annotation, values.get(name)
         if name not in known and isinstance(value, Mapping) and isinstance(kind, type) and issubclass(kind, Section):
-            built[name] = _declared(kind, value, file, _key(section.__name__, name))
+            built[name] = _declared(kind, value, file, _key(section, name))
     partial = section.model_construct()
     vars(partial).clear()
     vars(partial).update(built)
     return partial
 
+# %% ../../nbs/core/00_params.ipynb #package-name
+def package_name(
+    root: Path,  # the project's folder
+) -> str:
+    """Return the name of the project's package, `lib_name` of settings.ini; raise `UserError` where it has none."""
+    settings = ConfigParser(delimiters=["="])
+    try:
+        settings.read_string((root / "settings.ini").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError("settings.ini: there is no such file; get it with `git checkout settings.ini`") from None
+    except (Error, UnicodeDecodeError) as error:
+        raise UserError(f"settings.ini: cannot be read: {str(error).splitlines()[0]}") from None
+    name = settings.defaults().get("lib_name", "")
+    if not name.isidentifier():
+        raise UserError(f"settings.ini: lib_name = '{name}': expected the name of the package, as Python imports it")
+    return name
+
+
+def import_stage(
+    root: Path,  # the project's folder
+    name: str,  # of a module of its pipeline, e.g. train
+) -> Any:
+    """Return a module of the project's pipeline; raise `UserError` where no notebook has exported it."""
+    package = package_name(root)
+    if not (root / package / "pipeline" / f"{name}.py").is_file():
+        raise UserError(
+            f"{package}/pipeline/{name}.py: there is no such module; export its notebook with `make export`"
+        )
+    if package not in sys.modules and str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    return import_module(f"{package}.pipeline.{name}")
+
 # %% ../../nbs/core/00_params.ipynb #load-params
 def load_params(
     path: Path,  # params.yaml
     overrides: Mapping[str, Any] | None = None,  # nested like the file, e.g. {"train": {"max_iter": 50}}
-) -> Params:
-    """params.yaml, validated; each mistake in it is one line of the `UserError`."""
+    model: type[BaseParams] | None = None,  # default: the project's own `Params`
+) -> Any:
+    """Return params.yaml as the project's `Params`; raise `UserError` with a line for each mistake in it."""
     values = merge(read_yaml(path), overrides or {})
-    params = (_declared if _withholds(values) else _validated)(Params, values, path.name)
+    model = model or import_stage(path.absolute().parent, "params").Params
+    params = (_declared if _withholds(values) else _validated)(model, values, path.name)
     sys.audit("mlops_pkg.params")  # the reads that follow are a stage's
-    return params  # type: ignore[return-value]
+    return params
+
+
+def load_data(
+    path: Path,  # params.yaml
+) -> Data:
+    """Return the section `data` alone, which is read alike in every project; raise `UserError` for a mistake in it."""
+    values = read_yaml(path).get("data", {})
+    data = (_declared if _withholds(values) else _validated)(Data, values, path.name, "data")
+    return cast(Data, data)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .data import expected_digest, folder_digest, listing, verify_data, wrong_file
-from .params import Source, Sql, UserError, load_params, masked, nearest
+from .params import Source, Sql, UserError, load_data, masked, nearest
 from .workspace import REFUSED, Workspace, refusal
 
 if TYPE_CHECKING:
@@ -475,7 +475,7 @@ def restore(
     workspace: Workspace,
 ) -> str:
     """Make data/ what data.dvc records, and say where it came from; on any error data/ is left as it was."""
-    root, source = workspace.root, load_params(workspace.params).data.source
+    root, source = workspace.root, load_data(workspace.params).source
     _record_there(root)
     if workspace.data.exists() and not (root / ".data.tmp").exists():
         verify_data(workspace.data, root, source.package)
@@ -535,7 +535,7 @@ def snapshot(
     workspace: Workspace,
 ) -> str:
     """Take what the source holds now as the new version of data/, and say what changed; on any error nothing has."""
-    root, source, record = workspace.root, load_params(workspace.params).data.source, workspace.root / "data.dvc"
+    root, source, record = workspace.root, load_data(workspace.params).source, workspace.root / "data.dvc"
     with holding(root) as scratch, telling() as tell:
         known = expected_digest(root) if record.exists() else ""
         if workspace.data.exists():

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .params import UserError
+from .params import UserError, package_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -160,11 +160,13 @@ def project_root(
 
 def _check_kernel(root: Path) -> None:
     """Raise `UserError` in a notebook whose kernel has the package of another project than the one it stands in."""
-    ours, loaded = root / "mlops_pkg", Path(str(sys.modules[UserError.__module__.partition(".")[0]].__file__)).parent
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    in_kernel = type(shell).__name__ == "ZMQInteractiveShell"
-    if in_kernel and (ours / "core" / "workspace.py").is_file() and not ours.samefile(loaded):
-        raise UserError(f"mlops_pkg: this kernel has it from {loaded}; choose the kernel of .venv in {root}")
+    if type(shell).__name__ != "ZMQInteractiveShell" or not (root / "settings.ini").is_file():
+        return
+    name = package_name(root)
+    loaded = Path(str(getattr(sys.modules.get(name), "__file__", root / name / "__init__.py"))).parent
+    if (root / name).is_dir() and not (root / name).samefile(loaded):
+        raise UserError(f"{name}: this kernel has it from {loaded}; choose the kernel of .venv in {root}")
 
 # %% ../../nbs/core/01_workspace.ipynb #workspace-2
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..core.params import UserError, nearest
+from ..core.params import UserError, nearest, package_name
 from ..core.workspace import Workspace, write_bytes
 from ..project.files import notebooks, parse_cells, read_notebook, source
 from ..proof.sync import fresh_export
@@ -198,7 +198,7 @@ def _reopen(
     _git(root, "update-index", "-z", "--index-info", given="\0".join(lines) + "\0")
 
 # %% ../../nbs/history/38_merging.ipynb #begin
-_REMADE = ("*.ipynb", "/dvc.lock", "/mlops_pkg/**/*.py", "/artifacts/**")  # what git leaves to us
+_REMADE = ("*.ipynb", "/dvc.lock", "/{package}/**/*.py", "/artifacts/**")  # what git leaves to us
 
 
 def _is_merging(root: Path) -> bool:
@@ -215,7 +215,7 @@ def _check_start(root: Path) -> None:
     changed = _names(root, "status", "--porcelain", "-z", "--untracked-files=no")
     if changed:
         raise UserError(f"{changed[0][3:]}: changed and not committed; commit or stash it before a merge")
-    strange = _names(root, "ls-files", "--others", "--exclude-standard", "-z", "--", "nbs", "mlops_pkg")
+    strange = _names(root, "ls-files", "--others", "--exclude-standard", "-z", "--", "nbs", package_name(root))
     if strange:
         raise UserError(f"{strange[0]}: not known to git; commit it, or move it away, before a merge")
 
@@ -225,7 +225,8 @@ def _begin(root: Path, branch: str) -> None:
     _note(root).unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         attributes = Path(folder) / "attributes"
-        attributes.write_text("".join(f"{pattern} merge=remade\n" for pattern in _REMADE))
+        patterns = [pattern.format(package=package_name(root)) for pattern in _REMADE]
+        attributes.write_text("".join(f"{pattern} merge=remade\n" for pattern in patterns))
         drivers = {
             "core.attributesFile": attributes,
             "merge.remade.driver": "exit 1",
@@ -235,7 +236,7 @@ def _begin(root: Path, branch: str) -> None:
         done = _git(root, *settings, "merge", "--no-ff", "--no-commit", branch, check=False)
     if not _is_merging(root):
         raise UserError(" ".join(f"git merge: {done.stderr or done.stdout}".split()))
-    _git(root, "checkout", "HEAD", "--", "mlops_pkg/*.py")
+    _git(root, "checkout", "HEAD", "--", f"{package_name(root)}/*.py")
 
 # %% ../../nbs/history/38_merging.ipynb #note
 def _note(root: Path) -> Path:
@@ -317,11 +318,12 @@ def _settle(root: Path) -> list[str]:
     """Merge what git has left to us; one line for each conflict that is open."""
     conflicts: list[str] = []
     note = _note(root)
+    package = f"{package_name(root)}/"
     first = not note.is_file() or note.read_bytes() != _this_merge(root)
     for path, sides in unmerged(root).items():
         if path == "dvc.lock":
             _settle_lock(root, sides)
-        elif path.startswith("artifacts/") or (path.startswith("mlops_pkg/") and path.endswith(".py")):
+        elif path.startswith("artifacts/") or (path.startswith(package) and path.endswith(".py")):
             continue  # made again
         elif not {2, 3} <= sides.keys() or not (root / path).is_file():
             choice = "keep it with `git add`, or drop it with `git rm`"
@@ -357,11 +359,11 @@ def _regenerate(root: Path) -> None:
             write_bytes(root / name, want[name])
         else:
             (root / name).unlink()
-    print(f"mlops_pkg: exported, modules changed: {len(changed)}", flush=True)
+    print(f"{package_name(root)}: exported, modules changed: {len(changed)}", flush=True)
 
 
 def _modules(root: Path) -> dict[str, bytes]:
-    found = (root / "mlops_pkg").rglob("*.py")
+    found = (root / package_name(root)).rglob("*.py")
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in found}
 
 # %% ../../nbs/history/38_merging.ipynb #bring-up
@@ -407,7 +409,7 @@ def _finish(root: Path, commands: Iterable[Sequence[str]]) -> None:
         _regenerate(root)
         _bring_up(root, commands)
         _git(root, "add", "--update")
-        made = ("nbs", "mlops_pkg", "artifacts", "dvc.lock")
+        made = ("nbs", package_name(root), "artifacts", "dvc.lock")
         if new := _names(root, "ls-files", "--others", "--exclude-standard", "-z", "--", *made):
             _git(root, "add", "--", *new)
         _git(root, "commit", "--quiet", "--no-edit", "--cleanup=strip")

@@ -22,8 +22,8 @@ from typing import Any
 
 from ..bundle.manifest import MANIFEST
 from ..core.data import expected_digest
-from ..core.params import read_yaml
-from ..core.stage import STAGES
+from ..core.params import package_name, read_yaml
+from ..core.stage import WALK, stage_names
 from ..project.files import notebooks, params_of, paths_of, read_stages
 from ..project.lock import Locked, lookup, path_digest
 
@@ -178,17 +178,18 @@ def holders(
 STAGE_KINDS = ("stage", "walk", "proof")
 
 
-def _role(name: str, outputs: Iterable[str]) -> str:
-    """Whether a stage of dvc.yaml makes, walks or proves."""
-    if name.startswith("notebook-"):
+def _role(name: str, outputs: Iterable[str], stages: Iterable[str]) -> str:
+    """Return whether an entry of dvc.yaml is a stage, a walk or a proof."""
+    if name.startswith(WALK):
         return "walk"
-    return "proof" if name not in STAGES and all(path.startswith("reports/") for path in outputs) else "stage"
+    return "proof" if name not in stages and all(path.startswith("reports/") for path in outputs) else "stage"
 
 
 def kind_of(
     name: str,  # of a thing
     outputs: Iterable[str],  # what stages write
     tracked: Iterable[str] = ("data",),  # what a .dvc file records
+    packages: Iterable[str] = ("mlops_pkg",),  # the folders of the project's package and of the library
 ) -> str:
     """Output, bundle, data, environment, params, module, notebook, or else file."""
     file, _, key = name.partition(":")
@@ -199,7 +200,7 @@ def kind_of(
         "data": any(path in around for path in tracked),
         "environment": re.fullmatch(r"environment\.json|requirements[\w.-]*\.txt", file),
         "params": key or file == "params.yaml",
-        "module": "mlops_pkg" in around,
+        "module": name.endswith(".py") or any(path in packages for path in around),
         "notebook": "nbs" in around,
     }
     return next((kind for kind, is_so in kinds.items() if is_so), "file")
@@ -211,13 +212,13 @@ def read_graph(
     *also: str,  # things that are to be nodes too
 ) -> Graph:
     """The graph of a project, from dvc.lock, dvc.yaml and the headers of its modules."""
-    declared = read_stages(root)
+    declared, package = read_stages(root), package_name(root)
     made = {name.partition("@")[0] for name in lock if "@" in name}  # one stage of dvc.yaml may be many in dvc.lock
     stages = {name: declared.get(name) or declared.get(name.partition("@")[0]) for name in (*declared, *lock)}
     stages = {name: stage for name, stage in stages.items() if name not in made}
     edges = [edge for name, stage in stages.items() for edge in stage_edges(name, lock.get(name), stage)]
     outputs = {edge.target: edge.source for edge in edges if edge.kind == "write"}
-    modules = [path.relative_to(root).as_posix() for path in sorted((root / "mlops_pkg").rglob("*.py"))]
+    modules = [path.relative_to(root).as_posix() for path in sorted((root / package).rglob("*.py"))]
     edges += [
         Edge(notebook, module, "export", value=cells)
         for module in modules
@@ -228,9 +229,10 @@ def read_graph(
     authored = [path.relative_to(root).as_posix() for path in notebooks(root)]
     things = list(dict.fromkeys((*ends, *modules, *authored, *bundles, *also)))
     tracked = {path.name.removesuffix(".dvc") for path in root.glob("?*.dvc") if path.is_file()}
-    nodes = {name: Node(name, kind_of(name, outputs, tracked)) for name in things}
+    nodes = {name: Node(name, kind_of(name, outputs, tracked, (package, "mlops_pkg"))) for name in things}
+    names = stage_names(root)
     for name, stage in stages.items():
-        role = _role(name, [path for path, maker in outputs.items() if maker == name])
+        role = _role(name, [path for path, maker in outputs.items() if maker == name], names)
         nodes[name] = Node(name, role, state=_standing(lock.get(name), stage))
     return Graph(nodes, (*edges, *part_edges(things)))
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.params import UserError
-from ..core.stage import STAGES
+from ..core.stage import WALK, stage_names
 from ..core.workspace import Workspace
 from ..project.files import notebooks, read_notebook, read_stages
 from ..project.lock import few, read_lock, recorded_makers, stage_findings
@@ -35,9 +35,10 @@ from ..report.terminal import waiting
 # %% ../../nbs/history/37_verify.ipynb #shared-stages
 def shared_stages(
     pipeline: dict[str, dict[str, Any]],  # the stages of dvc.yaml
+    names: Iterable[str],  # of those that have a run and a walk
 ) -> dict[str, dict[str, Any]]:
     """The stages whose record binds everybody: those of production, and their walks."""
-    return {name: stage for name, stage in pipeline.items() if name.removeprefix("notebook-") in STAGES}
+    return {name: stage for name, stage in pipeline.items() if name.removeprefix(WALK) in names}
 
 # %% ../../nbs/history/37_verify.ipynb #lock-findings
 def lock_findings(
@@ -46,7 +47,7 @@ def lock_findings(
     """Where dvc.lock does not hold for what is checked out: the stage, and what is wrong; `UserError` where torn."""
     lock, pipeline = read_lock(root), read_stages(root)
     makers = recorded_makers(root, lock)
-    for name, stage in shared_stages(pipeline).items():
+    for name, stage in shared_stages(pipeline, stage_names(root)).items():
         for text in stage_findings(root, stage, lock.get(name), makers):
             yield name, f"{text}; run `dvc repro`"
     for name in sorted(lock.keys() - pipeline.keys()):

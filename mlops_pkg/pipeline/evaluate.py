@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import precision_recall_curve, roc_auc_score, roc_curve
 
-from ..core.params import Evaluate, Params
 from ..core.workspace import Workspace, read_table, write_csv, write_json, write_table
-from .train import check_target, predict, read_model
+from ..modelling.models import read_model
+from .params import Evaluate, Params
+from .train import check_target, predict
 
 # %% ../../nbs/pipeline/23_evaluate.ipynb #answer
 Answers = dict[str, np.ndarray]  # by model: model, linear, prior

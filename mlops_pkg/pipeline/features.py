@@ -16,8 +16,10 @@ import pandas as pd
 from sklearn.base import TransformerMixin
 from sklearn.pipeline import Pipeline
 
-from ..core.params import SPLITS, Data, Features, Params, Step, UserError, nearest
+from ..core.params import SPLITS, Data, UserError, nearest
 from ..core.workspace import Workspace, read_table, write_bytes, write_json, write_table
+from ..modelling.sections import Step
+from .params import Features, Params
 from ..portable import transformers as own_transformers
 from ..portable.persistence import dump_model
 

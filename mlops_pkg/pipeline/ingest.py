@@ -12,7 +12,7 @@ from zoneinfo import available_timezones
 import pandas as pd
 import pandera.pandas as pa
 
-from ..core.params import Data, Params
+from ..core.params import Data
 from ..core.splits import Steps, drop_without, select, split_rows, step, write
 from mlops_pkg.core.tables import (
     NUMBER,
@@ -28,6 +28,7 @@ from mlops_pkg.core.tables import (
     whole,
 )
 from ..core.workspace import Workspace
+from .params import Params
 
 # %% ../../nbs/pipeline/20_ingest.ipynb #name-files
 OUTCOME = "arr_delay"  # what the target is made from

@@ -32,9 +32,10 @@ from mlops_pkg.bundle.manifest import (
 from ..bundle.signature import Field, Signature
 from ..core.data import folder_digest, listing
 from ..core.environment import LOCK
-from ..core.params import Column, Params, Section, UserError
+from ..core.params import Column, Section, UserError
 from ..core.workspace import Workspace, digest, read_json, read_table, write_bytes, write_json
-from .train import read_model
+from ..modelling.models import read_model
+from .params import Params
 from ..portable.export import Agreement, agreement, export, fuzzed, threshold_agreement
 from ..portable.graph import UnsupportedError, open_session
 
@@ -254,7 +255,7 @@ INPUTS = {
     "train": ("model.skops", "baseline.skops"),
     "evaluate": ("comparison.json", "predictions.parquet", "slices.csv"),
 }
-FOLDERS = ("core", "bundle", "portable", "pipeline")
+FOLDERS = ("core", "bundle", "portable", "modelling", "pipeline")
 
 
 def _params_digests(params: Params) -> dict[str, str]:

@@ -4,12 +4,9 @@
 
 # %% auto #0
 __all__ = ['ESTIMATORS', 'features_and_target', 'check_target', 'make_boosting', 'make_linear', 'fit', 'predict', 'score',
-           'judge', 'iterations', 'read_model', 'write', 'run']
+           'judge', 'iterations', 'write', 'run']
 
 # %% ../../nbs/pipeline/22_train.ipynb #imports
-import zipfile
-import zlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,9 +17,11 @@ from sklearn.metrics import average_precision_score, log_loss, mean_absolute_err
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ..core.params import Data, Params, Train, UserError
+from ..core.params import Data, UserError
 from ..core.workspace import Workspace, read_table, write_bytes, write_csv, write_json
-from ..portable.persistence import dump_model, load_model
+from ..modelling.models import read_model
+from .params import Params, Train
+from ..portable.persistence import dump_model
 
 # %% ../../nbs/pipeline/22_train.ipynb #features-and-target
 def features_and_target(
@@ -162,17 +161,6 @@ def iterations(
     loss = log_loss if task == "classification" else mean_squared_error
     losses = [round(float(loss(y, stages[number - 1])), 6) for number in kept]
     return pd.DataFrame({"iteration": kept, "loss": losses})
-
-# %% ../../nbs/pipeline/22_train.ipynb #read-model
-def read_model(
-    path: Path,  # a .skops file below artifacts/
-) -> Any:
-    """The model in a file; `UserError` for a damaged one."""
-    try:
-        return load_model(path)
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError) as error:
-        mend = f"make it anew with `dvc repro --force {path.parent.name}`"
-        raise UserError(f"{path.parent.name}/{path.name}: damaged ({error}); {mend}") from None
 
 # %% ../../nbs/pipeline/22_train.ipynb #write
 def write(

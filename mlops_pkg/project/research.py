@@ -21,8 +21,8 @@ from pathlib import Path
 from queue import Empty
 from typing import Any
 
-from ..core.params import UserError, load_params, merge, nearest
-from ..core.stage import STAGES, steady
+from ..core.params import UserError, load_params, merge
+from ..core.stage import check_stage, stage_names, steady
 from ..core.workspace import Workspace, replacing, write_bytes
 from mlops_pkg.project.files import (
     parameters_findings,
@@ -63,8 +63,7 @@ def check_walk(
 ) -> None:
     """Raise `UserError` where a stage, a parameter, a parameters cell or an input is not as it must be."""
     for stage in stages:
-        if stage not in STAGES:
-            raise UserError(f"no stage is named '{stage}'; {nearest(stage, STAGES)}")
+        check_stage(stage, workspace.root)
     load_params(workspace.params, overrides)
     for stage in stages:
         path = stage_notebook(workspace.root, stage)
@@ -273,8 +272,8 @@ def research(
     workspace: Workspace | None = None,  # default: the project around the current folder
 ) -> None:
     """Walk the stages and show the progress; raises `UserError` with one line for each walk that failed."""
-    stages = list(dict.fromkeys(stages)) or list(STAGES)
     workspace = workspace or Workspace.find(out="research")
+    stages = list(dict.fromkeys(stages)) or list(stage_names(workspace.root))
     check_walk(stages, workspace, overrides or {})
     progress = Progress(stages)
     if progress.live:

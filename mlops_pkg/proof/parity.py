@@ -11,12 +11,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ..bundle.manifest import MODEL
 from ..core.differences import file_difference
 from ..core.params import UserError
 from ..core.workspace import Workspace, digest, write_json
 from ..project.files import declared_outputs
-from .runtimes import Runtime, runtimes
+from .runtimes import Runtime, runtimes, subject
 from ..report.terminal import paint, parity_words, table, verdict, waiting
 
 # %% ../../nbs/proof/34_parity.ipynb #verdict
@@ -90,11 +89,12 @@ def compare(workspace: Workspace) -> Verdicts:
 
 # %% ../../nbs/proof/34_parity.ipynb #ask-runtimes
 def ask_runtimes(workspace: Workspace) -> Iterator[Runtime]:
-    """The verdict on each runtime, with a line for each as it comes; none where no graph is declared in dvc.yaml."""
-    if MODEL not in declared_outputs(workspace.root)["package"]:
+    """Yield the verdict on each runtime, with a line for each as it comes; none where dvc.yaml names no bundle."""
+    given = subject(workspace.root)
+    if given is None:
         return
-    print("\nasking every runtime for every test and live row ...", file=sys.stderr, flush=True)
-    for one in runtimes(workspace):
+    print("\nasking every runtime for every row ...", file=sys.stderr, flush=True)
+    for one in runtimes(workspace, given):
         print(f"  {one.runtime}: {one.rows:,} rows", file=sys.stderr, flush=True)
         yield one
 

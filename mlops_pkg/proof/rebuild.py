@@ -26,8 +26,8 @@ import yaml
 
 from ..core.differences import Sides, file_difference
 from ..core.environment import ENVIRONMENT, LOCK, loaded, locked_versions, read_environment
-from ..core.params import UNDECLARED, Undeclared, UserError, load_params, nearest, read_yaml
-from ..core.stage import STAGES
+from ..core.params import UNDECLARED, Undeclared, UserError, load_params, nearest, package_name, read_yaml
+from ..core.stage import stage_names
 from ..core.workspace import Workspace, write_bytes, write_json
 from ..project.files import params_of, paths_of, read_stages
 from ..project.imports import needs_of
@@ -74,7 +74,11 @@ def lay_out(
     """Fill a folder with what a stage declares: the files and folders, and the values of its parameters."""
     for path in paths_of(stage, "deps"):
         copy(root, folder, path)
-    for module in (folder / "mlops_pkg").rglob("*.py"):
+    name = package_name(root)
+    write_bytes(
+        folder / "settings.ini", f"[DEFAULT]\nlib_name = {name}\n".encode()
+    )  # by it the library finds the package
+    for module in [path for top in {name, "mlops_pkg"} for path in (folder / top).rglob("*.py")]:
         for package in module.parents[: len(module.relative_to(folder).parts) - 1]:
             (package / "__init__.py").touch()  # empty, where it is not declared
     declared = params_of(stage)
@@ -358,10 +362,11 @@ def rebuild_stage(
 # %% ../../nbs/proof/31_rebuild.ipynb #named
 def named(
     stages: Sequence[str],  # none means all of production
+    root: Path,  # the project
     pipeline: Mapping[str, Any],  # the stages of dvc.yaml
 ) -> list[str]:
     """The names of the stages, each once; `UserError` for one that dvc.yaml has not."""
-    names = list(dict.fromkeys(stages)) or list(STAGES)
+    names = list(dict.fromkeys(stages)) or list(stage_names(root))
     for name in names:
         if name not in pipeline:
             raise UserError(f"dvc.yaml: no stage is named '{name}'; {nearest(name, pipeline)}")
@@ -400,7 +405,7 @@ def rebuild(
     """Run the proof: print its table, write reports/rebuild.json, and say whether it is green."""
     workspace = workspace or Workspace.find()
     pipeline = read_stages(workspace.root)
-    names = named(stages, pipeline)
+    names = named(stages, workspace.root, pipeline)
     jobs = min(jobs or os.cpu_count() or 1, len(names))
     rebuilt = rebuild_stages({name: pipeline[name] for name in names}, workspace.root, jobs, _progress)
     found = {
@@ -446,7 +451,7 @@ def dvc_lines(
         *(f"+ deps: {name}" for name in (*modules, *used.files) if not _covers(known, name, "/")),
         *(f"+ params: {key}" for key in read if not _covers(keys, key, ".")),
         *(f"+ params: {ENVIRONMENT}: {name}" for name in sorted(set(libraries) - set(pinned))),
-        *(f"- deps: {name}" for name in deps if name.startswith("mlops_pkg/") and not _reaches(name, needed, "/")),
+        *(f"- deps: {name}" for name in deps if name.endswith(".py") and not _reaches(name, needed, "/")),
         *(f"- params: {key}" for key in keys if not _reaches(key, read, ".") and not _covers(read, key, ".")),
         *(f"- params: {ENVIRONMENT}: {name}" for name in sorted(set(pinned) - set(libraries))),
     ]
@@ -470,15 +475,21 @@ def declared(
     workspace = workspace or Workspace.find()
     root, pipeline = workspace.root, read_stages(workspace.root)
     sections = list(read_yaml(root / "params.yaml"))
-    deps = {path for name in STAGES for path in paths_of(pipeline.get(name, {}), "deps") if (root / path).exists()}
-    everything = {"deps": ["mlops_pkg", *sorted(deps)], "params": sections}
+    deps = {
+        path
+        for name in stage_names(root)
+        for path in paths_of(pipeline.get(name, {}), "deps")
+        if (root / path).exists()
+    }
+    packages = [name for name in sorted({package_name(root), "mlops_pkg"}) if (root / name).is_dir()]
+    everything = {"deps": [*packages, *sorted(deps)], "params": sections}
     right = True
-    for name in named(stages, pipeline):
+    for name in named(stages, root, pipeline):
         print(f"running {name} with everything at hand ...", file=sys.stderr, flush=True)
         with ran_with(everything, str(pipeline[name]["cmd"]), root) as ran:
             if ran.code:
                 raise UserError(f"{name}: failed: {last_line(ran.said)}")
-        needs = needs_of(name, STAGES, root)
+        needs = needs_of(name, stage_names(root), root)
         libraries = libraries_of(ran.used, root)
         lines = dvc_lines(pipeline[name], ran.used, sections, needs[0] if needs else (), libraries)
         right = right and not lines

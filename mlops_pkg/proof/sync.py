@@ -28,8 +28,8 @@ from mlops_pkg.core.environment import (
     locked_libraries,
     read_environment,
 )
-from ..core.params import UserError, load_params, nearest, read_yaml
-from ..core.stage import STAGES
+from ..core.params import UserError, load_params, nearest, package_name, read_yaml
+from ..core.stage import WALK, stage_names
 from ..core.workspace import Workspace, write_json
 from mlops_pkg.project.files import (
     notebooks,
@@ -39,6 +39,7 @@ from mlops_pkg.project.files import (
     read_stages,
     source,
     stage_notebook,
+    walkable,
 )
 from ..project.imports import dependency_findings, needs_of, order_findings
 from ..report.terminal import IN_SYNC, checks_words, paint, table, verdict
@@ -117,7 +118,7 @@ def check_package(
 
 def _modules(root: Path) -> dict[str, Path]:
     """The package's files by name, without what is not exported."""
-    files = (path for path in (root / "mlops_pkg").rglob("*") if path.is_file())
+    files = (path for path in (root / package_name(root)).rglob("*") if path.is_file())
     kept = (path for path in files if "__pycache__" not in path.parts and path.name != "py.typed")
     return {path.relative_to(root).as_posix(): path for path in kept}
 
@@ -190,18 +191,27 @@ def check_order(
     return Check("order", "each notebook imports from those before it", found)
 
 # %% ../../nbs/proof/30_sync.ipynb #check-parameters
+def _stages(root: Path) -> tuple[str, ...]:
+    """Return the stages of dvc.yaml; none where it cannot be read, which another check tells."""
+    try:
+        return stage_names(root)
+    except UserError:
+        return ()
+
+
 def check_parameters(
     root: Path,
 ) -> Check:
     """The parameters cell of each stage notebook holds the two assignments and nothing else."""
     findings: list[str] = []
-    for stage in STAGES:
+    stages = _stages(root)
+    for stage in stages:
         try:
             path = stage_notebook(root, stage)
             findings += [f"{path.relative_to(root)}: {text}" for text in parameters_findings(read_notebook(path))]
         except UserError as error:
             findings.append(str(error))
-    return Check("parameters", f"{len(STAGES)} parameters cells hold no values", tuple(findings))
+    return Check("parameters", f"{len(stages)} parameters cells hold no values", tuple(findings))
 
 # %% ../../nbs/proof/30_sync.ipynb #stage-findings
 def stage_findings(
@@ -215,7 +225,7 @@ def stage_findings(
         yield f"params.yaml: there is no section {stage}"
     commands = {
         stage: f"python -m mlops_pkg.core.stage {stage}",
-        f"notebook-{stage}": f"python -m mlops_pkg research {stage}",
+        f"{WALK}{stage}": f"python -m mlops_pkg research {stage}",
     }
     for name, command in commands.items():
         if name not in pipeline:
@@ -235,16 +245,17 @@ def check_stages(
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
     try:
         params, pipeline = read_yaml(root / "params.yaml"), read_stages(root)
-        for stage in STAGES:
+        for stage in dict.fromkeys((*stage_names(root), *walkable(root))):
             findings += stage_findings(stage, params, pipeline, text)
     except UserError as error:
         findings.append(str(error))
-    for stage in STAGES:
+    stages = _stages(root)
+    for stage in stages:
         try:
             stage_notebook(root, stage)
         except UserError as error:
             findings.append(str(error))
-    return Check("stages", f"{len(STAGES)} stages are everywhere they must be", tuple(findings))
+    return Check("stages", f"{len(stages)} stages are everywhere they must be", tuple(findings))
 
 # %% ../../nbs/proof/30_sync.ipynb #check-params
 def check_params(
@@ -267,7 +278,7 @@ def check_dependencies(root: Path) -> Check:
     findings: list[str] = []
     for name, stage in pipeline.items():
         try:
-            if needs := needs_of(name, STAGES, root):
+            if needs := needs_of(name, _stages(root), root):
                 findings += [f"dvc.yaml: {name}: {text}" for text in dependency_findings(stage, *needs)]
         except UserError as error:
             findings.append(str(error))
@@ -301,7 +312,7 @@ def library_findings(
         for library in libraries:
             if library not in listed:
                 yield f"dvc.yaml: {stage}: {library} is not in {ENVIRONMENT}; {nearest(library, listed)}"
-        walk = f"notebook-{stage}"
+        walk = f"{WALK}{stage}"
         if walk in declared and (other := set(libraries) ^ set(declared[walk])):
             yield f"dvc.yaml: {walk}: its libraries are not those of {stage}: {', '.join(sorted(other))}"
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.params import UserError, read_yaml
-from ..core.stage import STAGES
+from ..core.stage import stage_names
 from ..core.workspace import Workspace, digest, write_bytes
-from ..project.files import declared_outputs
+from ..project.files import declared_outputs, find_output
 from ..project.lock import read_lock
 from .terminal import metric_words, parity_words, read_json_if_there, rebuild_words
 
@@ -159,7 +159,9 @@ def metric_text(entry: Any) -> str:
 def metrics_section(metrics: dict[str, Any] | None, target: Any = None) -> str:
     """The metrics of the model beside its baselines, for each split; `target` is what params.yaml says of it."""
     if not metrics:
-        return section("How good is it", missing("artifacts/evaluate/comparison.json", "dvc repro evaluate"))
+        return section(
+            "How good is it", missing("comparison.json, the metrics of the model and its baselines,", "dvc repro")
+        )
     parts = []
     for split in ("validation", "test", "live"):
         models = {name: values for name, values in metrics.get(split, {}).items() if isinstance(values, dict)}
@@ -296,12 +298,12 @@ def importance_figure(
 
 # %% ../../nbs/report/35_page.ipynb #plots-section
 def plots_section(
-    folder: Path,  # artifacts/evaluate
+    folder: Path | None,  # that of comparison.json
     key: str | None,  # the key that the rows are split by: its slices are steps in time
 ) -> str:
     """Every plot whose data is there."""
     files = ("roc", "pr", "calibration", "slices", "importance")
-    read = {name: read_rows_if_there(folder / f"{name}.csv") for name in files}
+    read = {name: read_rows_if_there(folder / f"{name}.csv") if folder else [] for name in files}
     plots = []
     if rows := read["roc"]:
         plots.append(curve_figure("ROC curve", rows, ("false_positive_rate", "true_positive_rate"), diagonal=True))
@@ -315,16 +317,16 @@ def plots_section(
     if rows := read["importance"]:
         plots.append(importance_figure(rows))
     if not plots:
-        return section("Plots", missing("The data of the plots", "dvc repro evaluate"))
+        return section("Plots", missing("The data of the plots", "dvc repro"))
     return section("Plots", f'<div class="plots">{"".join(plots)}</div>')
 
 # %% ../../nbs/report/35_page.ipynb #rows-section
 def rows_section(
-    counts: dict[str, Any] | None,  # artifacts/ingest/rows.json
+    counts: dict[str, Any] | None,  # what rows.json holds
 ) -> str:
     """How many rows were read, rejected and kept, and what each step did to them."""
     if not counts:
-        return section("Rows", missing("artifacts/ingest/rows.json", "dvc repro ingest"))
+        return section("Rows", missing("rows.json, the counts of rows,", "dvc repro"))
     tables = [
         (escape(name), *(f"{table[part]:,}" for part in ("read", "rejected", "kept")))
         for name, table in counts.get("tables", {}).items()
@@ -350,9 +352,9 @@ def stages_section(
     try:
         declared = declared_outputs(workspace.root)
     except UserError:
-        declared = {stage: [] for stage in STAGES}
+        declared = {}
     links, rows = set(walked), []
-    for stage in STAGES:
+    for stage in declared:
         listed = "<br>".join(_output_line(workspace.root / "artifacts" / stage, name) for name in declared[stage])
         link = f"<code>mlops_pkg research {stage}</code>"
         if stage in links:
@@ -448,7 +450,7 @@ def notebook_page(
 # %% ../../nbs/report/35_page.ipynb #convert
 def _convert(workspace: Workspace) -> None:
     """Write a page for each executed notebook, and none for a stage that has none."""
-    for stage in STAGES:
+    for stage in stage_names(workspace.root):
         notebook = workspace.root / "research" / f"{stage}.ipynb"
         converted = workspace.reports / "notebooks" / f"{stage}.html"
         if notebook.is_file():
@@ -487,18 +489,19 @@ def report(
 ) -> Path:
     """Write reports/index.html and the executed notebooks beside it; the page's path."""
     workspace = workspace or Workspace.find()
-    evaluate = workspace.root / "artifacts" / "evaluate"
+    compared, counts = (find_output(workspace.root, name) for name in ("comparison.json", "rows.json"))
     if convert:
         _convert(workspace)
-    walked = [stage for stage in STAGES if (workspace.reports / "notebooks" / f"{stage}.html").is_file()]
+    stages = stage_names(workspace.root)
+    walked = [stage for stage in stages if (workspace.reports / "notebooks" / f"{stage}.html").is_file()]
     proofs = read_proofs(workspace)
     body = [
         "<h1>mlops_pkg: from notebook to production</h1>",
         answer(proofs),
-        metrics_section(read_json_if_there(evaluate / "comparison.json"), _said(workspace, "data.target")),
-        plots_section(evaluate, _said(workspace, "data.split.by")),
+        metrics_section(read_json_if_there(compared) if compared else None, _said(workspace, "data.target")),
+        plots_section(compared.parent if compared else None, _said(workspace, "data.split.by")),
         verdicts_section(proofs),
-        rows_section(read_json_if_there(workspace.root / "artifacts" / "ingest" / "rows.json")),
+        rows_section(read_json_if_there(counts) if counts else None),
         stages_section(workspace, walked),
     ]
     path = workspace.reports / "index.html"

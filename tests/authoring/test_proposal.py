@@ -15,9 +15,9 @@ import yaml
 from mlops_pkg.authoring.profile import form_of, profile, time_form
 from mlops_pkg.authoring.proposal import Proposal, bounds_of, params_text, propose, tells_the_target
 from mlops_pkg.authoring.single_table import ingest_notebook, write_proposal
-from mlops_pkg.core.params import Params, load_params
-from mlops_pkg.core.stage import STAGES
-from tests.conftest import IDENTITY, ROOT, lay_out, said_by
+from mlops_pkg.core.params import load_params
+from mlops_pkg.pipeline.params import Params
+from tests.conftest import IDENTITY, ROOT, STAGES, lay_out, said_by
 
 REAL = ("airlines", "airports", "flights", "planes", "weather", "diabetes", "wine", "breast_cancer", "penguins")
 TARGETS = {"airports": "alt", "flights": "arr_delay", "planes": "seats", "weather": "temp", "penguins": "body_mass_g"}

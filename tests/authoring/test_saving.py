@@ -36,7 +36,7 @@ from mlops_pkg.core.params import UserError
 from mlops_pkg.project.files import notebooks, read_notebook
 from mlops_pkg.proof.sync import fresh_export
 from tests.authoring.conftest import edit, lines, sources_and_modules
-from tests.conftest import IDENTITY, ROOT
+from tests.conftest import IDENTITY, PACKAGE, ROOT
 
 NAME, MODULE = "nbs/core/00_rates.ipynb", "mlops_pkg/core/rates.py"
 
@@ -94,7 +94,10 @@ def test_a_save_in_jupyterlab_writes_the_bytes_of_nbdev_clean(tmp_path: Path) ->
 
 
 def test_each_module_of_this_package_is_what_a_save_would_write() -> None:
-    made = {path.name: module_of(read_notebook(path), path.relative_to(ROOT).as_posix()) for path in notebooks(ROOT)}
+    made = {
+        path.name: module_of(read_notebook(path), path.relative_to(ROOT).as_posix(), PACKAGE)
+        for path in notebooks(ROOT)
+    }
 
     assert [
         name for name, module in made.items() if module and (ROOT / module.path).read_bytes() != module.content
@@ -292,7 +295,7 @@ def test_what_git_brought_is_no_edit(toy: Path) -> None:
 
 def test_what_another_tool_exported_is_no_edit_to_the_hook_of_jupyterlab(toy: Path) -> None:
     edit(toy / NAME, "RATE = 0.1", "RATE = 0.2")
-    module = module_of(read_notebook(toy / NAME), NAME)
+    module = module_of(read_notebook(toy / NAME), NAME, PACKAGE)
     assert module
     (toy / MODULE).write_bytes(module.content)  # nbdev_export in a terminal; the record is from before
     sent = as_browser(toy / NAME)
@@ -313,11 +316,11 @@ def test_the_marks_of_a_merge_are_nobodys_edit(toy: Path) -> None:
 def test_a_module_of_which_nothing_is_known_counts_as_edited(toy: Path) -> None:
     shutil.rmtree(toy / ".venv")
     edit(toy / NAME, "RATE = 0.1", "RATE = 0.2")
-    module = module_of(read_notebook(toy / NAME), NAME)
+    module = module_of(read_notebook(toy / NAME), NAME, PACKAGE)
     assert module
 
     assert is_edited(toy, module, NAME)
-    remember(toy, module_of({**read_notebook(toy / NAME)}, NAME) or module)
+    remember(toy, module_of({**read_notebook(toy / NAME)}, NAME, PACKAGE) or module)
     assert is_edited(toy, module, NAME)
 
 

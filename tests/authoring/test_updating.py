@@ -15,7 +15,7 @@ from mlops_pkg.authoring.updating import absolute, exporters, split_module, upda
 from mlops_pkg.core.params import UserError
 from mlops_pkg.project.files import notebooks, read_notebook, source
 from tests.authoring.conftest import edit, lines, sources_and_modules
-from tests.conftest import IDENTITY, ROOT
+from tests.conftest import IDENTITY, PACKAGE, ROOT
 from tests.proof.conftest import notebook
 
 NAME, MODULE = "nbs/pipeline/25_prices.ipynb", "mlops_pkg/pipeline/prices.py"
@@ -61,7 +61,7 @@ def test_no_module_of_this_package_holds_an_edit() -> None:
     before = {path: path.read_bytes() for path in notebooks(ROOT)}
 
     for path in before:
-        if module := module_of(read_notebook(path), path.relative_to(ROOT).as_posix()):
+        if module := module_of(read_notebook(path), path.relative_to(ROOT).as_posix(), PACKAGE):
             head, blocks = split_module(module.content.decode())
             text = "\n".join([head, *(f"\n# %% {name}\n{code}" for name, code in blocks.items())])
             assert all(line in text for line in module.content.decode().splitlines() if not line.startswith("# %%"))
@@ -98,7 +98,7 @@ def test_the_export_after_an_update_is_the_edited_module_to_the_byte(toy: Path) 
 
     update(toy)
 
-    module = module_of(read_notebook(toy / NAME), NAME)
+    module = module_of(read_notebook(toy / NAME), NAME, PACKAGE)
     assert module
     assert module.content == edited == (toy / MODULE).read_bytes()
 
@@ -122,7 +122,7 @@ def test_an_import_of_the_package_comes_back_as_notebooks_write_it(toy: Path, ad
     imports = sources(toy)["step-2"].splitlines()
     assert imports.count(expected) == 1
     assert [line for line in imports if line.startswith("from .")] == []
-    made = module_of(read_notebook(toy / NAME), NAME)
+    made = module_of(read_notebook(toy / NAME), NAME, PACKAGE)
     assert made
     assert made.content == (toy / MODULE).read_bytes()
     package = ["mlops_pkg", "pipeline"]

@@ -3,6 +3,7 @@
 import re
 import typing
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,13 @@ import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from mlops_pkg.core.params import Params, UserError, load_params, merge, nearest, read_yaml
+from mlops_pkg.core import params as core
+from mlops_pkg.core.params import UserError, merge, nearest, read_yaml
+from mlops_pkg.pipeline.params import Params
 from tests.conftest import TASK, flights
+
+load_params = partial(core.load_params, model=Params)  # the files of these tests lie in no project
+
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,6 +9,7 @@ import pytest
 from mlops_pkg.core import stage
 from mlops_pkg.core.params import UserError
 from mlops_pkg.core.workspace import Workspace, read_json
+from tests.conftest import STAGES
 
 OUTPUTS = {
     "ingest": {"train.parquet", "validation.parquet", "test.parquet", "live.parquet", "rejects.parquet", "rows.json"},
@@ -43,7 +44,7 @@ def run_command(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("name", stage.STAGES)
+@pytest.mark.parametrize("name", STAGES)
 def test_each_stage_writes_its_outputs_and_nothing_else(built: Path, name: str) -> None:
     found = {path.name for path in (built / "artifacts" / name).iterdir()}
 
@@ -51,7 +52,7 @@ def test_each_stage_writes_its_outputs_and_nothing_else(built: Path, name: str) 
 
 
 def test_no_scratch_folder_is_left(built: Path) -> None:
-    assert {path.name for path in (built / "artifacts").iterdir()} == set(stage.STAGES)
+    assert {path.name for path in (built / "artifacts").iterdir()} == set(STAGES)
 
 
 def test_an_unknown_stage_is_named_with_the_nearest(project: Path) -> None:

@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 from sklearn import metrics as sk
 
-from mlops_pkg.core.params import Evaluate, Params, load_params, merge
+from mlops_pkg.core.params import load_params, merge
 from mlops_pkg.core.stage import run_stage
 from mlops_pkg.core.workspace import Workspace, digest, read_json, read_table, write_table
 from mlops_pkg.pipeline import evaluate
+from mlops_pkg.pipeline.params import Evaluate, Params
 from mlops_pkg.pipeline.train import predict
 from mlops_pkg.portable.persistence import load_model
 from tests.conftest import TASK, flights

@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlops_pkg.core.params import SPLITS, Data, Features, Step, UserError, load_params
+from mlops_pkg.core.params import SPLITS, Data, UserError, load_params
 from mlops_pkg.core.stage import run_stage
 from mlops_pkg.core.workspace import Workspace, digest, read_json, read_table, write_table
+from mlops_pkg.modelling.sections import Step
 from mlops_pkg.pipeline import features
+from mlops_pkg.pipeline.params import Features
 from mlops_pkg.portable.persistence import dump_model, load_model
 
 NAMES = [name for names in features.TRANSFORMERS.values() for name in names]

@@ -19,12 +19,13 @@ from sklearn.preprocessing import KBinsDiscretizer
 from mlops_pkg.bundle.manifest import BundleError, verify
 from mlops_pkg.bundle.signature import Signature
 from mlops_pkg.core.params import UserError, load_params, merge, read_yaml
-from mlops_pkg.core.stage import STAGES, run_stage
+from mlops_pkg.core.stage import run_stage
 from mlops_pkg.core.workspace import Workspace, digest, read_json, read_table
 from mlops_pkg.pipeline import package
 from mlops_pkg.pipeline.train import read_model
 from mlops_pkg.portable.export import Agreement, agreement
 from mlops_pkg.portable.graph import open_session
+from tests.conftest import STAGES
 
 
 def bundle_of(root: Path) -> Path:

@@ -13,12 +13,13 @@ import pytest
 import yaml
 from sklearn.metrics import log_loss, mean_absolute_error, mean_squared_error
 
-from mlops_pkg.core.params import Params, UserError, load_params, merge, read_yaml
-from mlops_pkg.core.stage import STAGES, run_stage
+from mlops_pkg.core.params import UserError, load_params, merge, read_yaml
+from mlops_pkg.core.stage import run_stage
 from mlops_pkg.core.workspace import Workspace, digest, read_json, read_table, write_table
 from mlops_pkg.pipeline import train
+from mlops_pkg.pipeline.params import Params
 from mlops_pkg.portable.persistence import dump_model, load_model
-from tests.conftest import TASK, flights
+from tests.conftest import STAGES, TASK, flights
 
 pytestmark = flights
 ROOT = Path(__file__).parents[2]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlops_pkg.core.stage import STAGES
+from tests.conftest import STAGES
 
 PROJECT = Path(__file__).parents[2]
 
@@ -84,11 +84,11 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copyfile(PROJECT / name, root / name)
     for folder in ("core", "pipeline"):
         (root / "nbs" / folder).mkdir(parents=True)
-    (root / "nbs" / "proof").mkdir()
+    (root / "nbs" / "project").mkdir()
     modules = (
         ("core", "00", "rates", "RATE = 0.1"),
-        ("core", "01", "stage", f"STAGES = {STAGES}"),
-        ("proof", "32", "research", "WALKS = True"),
+        ("core", "01", "stage", "STAGES = 5"),
+        ("project", "32", "research", "WALKS = True"),
     )
     for folder, number, name, source in modules:
         cells = [

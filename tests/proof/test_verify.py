@@ -15,12 +15,11 @@ import yaml
 
 pytest.importorskip("nbdev")
 
-from mlops_pkg.core.stage import STAGES
 from mlops_pkg.core.workspace import Workspace
 from mlops_pkg.history.verify import check_lock, check_remote, check_verify, verify
 from mlops_pkg.proof.sync import fresh_export
 from mlops_pkg.report.terminal import waiting
-from tests.conftest import IDENTITY, ROOT
+from tests.conftest import IDENTITY, ROOT, STAGES
 from tests.proof.conftest import replace
 
 

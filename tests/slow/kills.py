@@ -12,8 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlops_pkg.core.stage import STAGES
-from tests.conftest import IDENTITY
+from tests.conftest import IDENTITY, STAGES
 from tests.slow.conftest import Project
 
 FORMER = b"what stood there before\n"

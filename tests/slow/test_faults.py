@@ -15,8 +15,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from mlops_pkg.core.stage import STAGES
-from tests.conftest import ROOT
+from tests.conftest import ROOT, STAGES
 from tests.slow.conftest import Project, make_project
 from tests.slow.kills import (
     Predict,  # only with scoring

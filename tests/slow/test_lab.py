@@ -19,8 +19,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from mlops_pkg.core.stage import STAGES
-from tests.conftest import IDENTITY, ROOT
+from tests.conftest import IDENTITY, ROOT, STAGES
 from tests.slow.browser import chromium, complaints, need_chromium
 from tests.slow.conftest import Project, make_project
 

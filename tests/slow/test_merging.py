@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mlops_pkg.core.stage import STAGES
+from tests.conftest import STAGES
 from tests.slow.conftest import Project, make_project
 from tests.slow.test_repro import edit_cell
 

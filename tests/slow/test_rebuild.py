@@ -2,8 +2,8 @@
 
 import pytest
 
-from mlops_pkg.core.stage import STAGES
 from mlops_pkg.core.workspace import read_json
+from tests.conftest import STAGES
 from tests.slow.conftest import Project
 
 pytestmark = pytest.mark.slow

@@ -11,8 +11,7 @@ from subprocess import CompletedProcess
 import pytest
 import yaml
 
-from mlops_pkg.core.stage import STAGES
-from tests.conftest import IDENTITY, ROOT, contents
+from tests.conftest import IDENTITY, ROOT, STAGES, contents
 from tests.slow.conftest import Project, make_project
 from tests.slow.servers import LOOPBACK, S3, Remote, Sftp, WebDav
 

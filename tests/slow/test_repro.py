@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mlops_pkg.core.stage import STAGES
-from tests.conftest import IDENTITY, ROOT, contents
+from tests.conftest import IDENTITY, ROOT, STAGES, contents
 from tests.slow.conftest import Project, make_project
 
 pytestmark = pytest.mark.slow
