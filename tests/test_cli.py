@@ -106,7 +106,10 @@ def test_wrong_usage_ends_with_2_and_a_hint(line: str, hint: str) -> None:
 def test_mistake_of_the_user_is_one_line_and_ends_with_1(
     line: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "params.yaml").write_bytes((PROJECT / "params.yaml").read_bytes())
+    files = ("params.yaml", "settings.ini", "dvc.yaml", "mlops_pkg/pipeline/params.py")
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes((PROJECT / name).read_bytes())
     monkeypatch.chdir(tmp_path)
 
     result = run(*line.split())
@@ -114,7 +117,8 @@ def test_mistake_of_the_user_is_one_line_and_ends_with_1(
     assert result.exit_code == 1
     assert words in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1, result.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"], "something was written"
+    left = [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()]
+    assert sorted(left) == sorted(files), "something was written"
 
 
 @pytest.mark.parametrize("line", ["summary", "sync", "parity", "research", "report", "data"])
@@ -187,7 +191,9 @@ def test_red_proof_ends_with_1_even_where_no_page_can_be_written(
 
 def test_red_proof_is_red_on_the_page_and_green_after_the_mend(measured: Path) -> None:
     pytest.importorskip("matplotlib")
-    (measured / "dvc.yaml").write_text("stages: {train: {cmd: x, outs: [artifacts/train/model.txt]}}")
+    (measured / "dvc.yaml").write_text(
+        "stages: {train: {cmd: python -m mlops_pkg.core.stage train, outs: [artifacts/train/model.txt]}}"
+    )
     page = measured / "reports" / "index.html"
     page.write_text("Research equals production")
     for side, text in (("artifacts", "good"), ("research", "bad")):
@@ -254,6 +260,9 @@ def test_data_that_cannot_be_restored_ends_with_1(monkeypatch: pytest.MonkeyPatc
 def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project that has been run and compared."""
     (tmp_path / "params.yaml").write_text("")
+    outs = {"ingest": ["artifacts/ingest/rows.json"], "evaluate": ["artifacts/evaluate/comparison.json"]}
+    pipeline = {name: {"cmd": f"python -m mlops_pkg.core.stage {name}", "outs": files} for name, files in outs.items()}
+    (tmp_path / "dvc.yaml").write_text(json.dumps({"stages": pipeline}))
     metric = {"value": 0.696, "low": 0.69, "high": 0.702}
     contents = {
         "artifacts/ingest/rows.json": {

@@ -20,10 +20,9 @@ from typing import Any
 import yaml
 
 from .profile import Profile, Seen, profile
-from ..core.params import SPLITS, UserError, import_stage, nearest
+from ..core.params import SPLITS, Data, UserError, nearest
 from ..core.sources import telling
 from ..core.splits import FEW_ROWS, FEW_VALUES
-from ..core.workspace import project_root
 from ..report.terminal import table
 
 # %% ../../nbs/authoring/63_proposal.ipynb #task-of
@@ -479,7 +478,7 @@ def params_text(
     for section, values in {**_judging(proposal), "package": package}.items():
         lines += ["", f"{section}:", *(f"  {key}: {_flow({'v': value})[4:-1]}" for key, value in values.items())]
     text = "\n".join(lines) + "\n"
-    import_stage(project_root(), "params").Params.model_validate(yaml.safe_load(text))
+    Data.model_validate(yaml.safe_load(text)["data"])
     return text
 
 # %% ../../nbs/authoring/63_proposal.ipynb #profile-table

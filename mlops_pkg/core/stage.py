@@ -22,8 +22,9 @@ def stage_names(
     root: Path,  # the project's folder
 ) -> tuple[str, ...]:
     """Return the names of the pipeline's stages as dvc.yaml lists them: each has a run, a walk or both."""
-    stages = read_yaml(root / "dvc.yaml").get("stages", {})
-    commands = {str(name): str(stage.get("cmd")) for name, stage in stages.items() if isinstance(stage, dict)}
+    found = read_yaml(root / "dvc.yaml").get("stages")
+    stages = found.items() if isinstance(found, dict) else ()
+    commands = {str(name): str(stage.get("cmd")) for name, stage in stages if isinstance(stage, dict)}
     walked = [name.removeprefix(WALK) for name in commands if name.startswith(WALK)]
     run = [name for name, command in commands.items() if "mlops_pkg.core.stage " in f"{command} "]
     return tuple(dict.fromkeys([*run, *walked]))

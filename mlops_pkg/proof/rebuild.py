@@ -441,17 +441,18 @@ def dvc_lines(
 ) -> list[str]:
     """The lines to add to a stage of dvc.yaml (+) and to drop from it (-)."""
     deps, params = paths_of(stage, "deps"), params_of(stage)
-    known = [*deps, *paths_of(stage, "outs", "metrics", "plots"), *params, "params.yaml"]
+    known = [*deps, *paths_of(stage, "outs", "metrics", "plots"), *params, "params.yaml", "settings.ini"]
     modules = [name for name in used.modules if not name.endswith("__init__.py")]
     read = [key for key in used.params if key.partition(".")[0] in sections]
     read = [key for key in read if not any(other.startswith(f"{key}.") for other in read)]
     keys, pinned = params.get("params.yaml", []), params.get(ENVIRONMENT, [])
     needed = {*modules, *reachable}
+    packages = {Path(name).parts[0] for name in needed}
     return [
         *(f"+ deps: {name}" for name in (*modules, *used.files) if not _covers(known, name, "/")),
         *(f"+ params: {key}" for key in read if not _covers(keys, key, ".")),
         *(f"+ params: {ENVIRONMENT}: {name}" for name in sorted(set(libraries) - set(pinned))),
-        *(f"- deps: {name}" for name in deps if name.endswith(".py") and not _reaches(name, needed, "/")),
+        *(f"- deps: {name}" for name in deps if Path(name).parts[0] in packages and not _reaches(name, needed, "/")),
         *(f"- params: {key}" for key in keys if not _reaches(key, read, ".") and not _covers(read, key, ".")),
         *(f"- params: {ENVIRONMENT}: {name}" for name in sorted(set(pinned) - set(libraries))),
     ]

@@ -22,6 +22,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from http.client import HTTPConnection, HTTPException
 from importlib.metadata import distribution
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -426,6 +427,8 @@ def runtimes(
         "predictor, numpy and onnxruntime alone": lambda: predictor_alone(asked, given.bundle, library),
     }
     yield from verdicts({name: (asked, ask) for name, ask in ways.items()})
+    if find_spec("fastapi") is None:  # the library's extra `serve` is not installed
+        return
     try:
         with endpoint(given.bundle, library) as port:
             yield from verdicts(endpoint_ways(asked, port))

@@ -32,6 +32,7 @@ from ..core.params import UserError, load_params, nearest, package_name, read_ya
 from ..core.stage import WALK, stage_names
 from ..core.workspace import Workspace, write_json
 from mlops_pkg.project.files import (
+    listed_stages,
     notebooks,
     parameters_findings,
     params_of,
@@ -191,20 +192,12 @@ def check_order(
     return Check("order", "each notebook imports from those before it", found)
 
 # %% ../../nbs/proof/30_sync.ipynb #check-parameters
-def _stages(root: Path) -> tuple[str, ...]:
-    """Return the stages of dvc.yaml; none where it cannot be read, which another check tells."""
-    try:
-        return stage_names(root)
-    except UserError:
-        return ()
-
-
 def check_parameters(
     root: Path,
 ) -> Check:
     """The parameters cell of each stage notebook holds the two assignments and nothing else."""
     findings: list[str] = []
-    stages = _stages(root)
+    stages = listed_stages(root)
     for stage in stages:
         try:
             path = stage_notebook(root, stage)
@@ -249,7 +242,7 @@ def check_stages(
             findings += stage_findings(stage, params, pipeline, text)
     except UserError as error:
         findings.append(str(error))
-    stages = _stages(root)
+    stages = listed_stages(root)
     for stage in stages:
         try:
             stage_notebook(root, stage)
@@ -278,7 +271,7 @@ def check_dependencies(root: Path) -> Check:
     findings: list[str] = []
     for name, stage in pipeline.items():
         try:
-            if needs := needs_of(name, _stages(root), root):
+            if needs := needs_of(name, listed_stages(root), root):
                 findings += [f"dvc.yaml: {name}: {text}" for text in dependency_findings(stage, *needs)]
         except UserError as error:
             findings.append(str(error))

@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.params import UserError, read_yaml
-from ..core.stage import stage_names
 from ..core.workspace import Workspace, digest, write_bytes
-from ..project.files import declared_outputs, find_output
+from ..project.files import declared_outputs, find_output, listed_stages
 from ..project.lock import read_lock
 from .terminal import metric_words, parity_words, read_json_if_there, rebuild_words
 
@@ -450,7 +449,7 @@ def notebook_page(
 # %% ../../nbs/report/35_page.ipynb #convert
 def _convert(workspace: Workspace) -> None:
     """Write a page for each executed notebook, and none for a stage that has none."""
-    for stage in stage_names(workspace.root):
+    for stage in listed_stages(workspace.root):
         notebook = workspace.root / "research" / f"{stage}.ipynb"
         converted = workspace.reports / "notebooks" / f"{stage}.html"
         if notebook.is_file():
@@ -492,7 +491,7 @@ def report(
     compared, counts = (find_output(workspace.root, name) for name in ("comparison.json", "rows.json"))
     if convert:
         _convert(workspace)
-    stages = stage_names(workspace.root)
+    stages = listed_stages(workspace.root)
     walked = [stage for stage in stages if (workspace.reports / "notebooks" / f"{stage}.html").is_file()]
     proofs = read_proofs(workspace)
     body = [

@@ -27,8 +27,11 @@ def shown(folder: Path, *cells: str) -> list[Any]:
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Path:
-    """A project without outputs."""
+    """A project without outputs, whose package is `shed`."""
     shutil.copy(ROOT / "params.yaml", tmp_path)
+    (tmp_path / "settings.ini").write_text("[DEFAULT]\nlib_name = shed\n")
+    (tmp_path / "shed" / "pipeline").mkdir(parents=True)
+    (tmp_path / "shed" / "pipeline" / "params.py").write_text("from mlops_pkg.pipeline.params import Params\n")
     (tmp_path / "nbs" / "pipeline").mkdir(parents=True)
     return tmp_path
 
@@ -45,6 +48,7 @@ def test_a_mistake_is_one_line_under_the_cell_and_a_bug_keeps_its_traceback(else
 
 
 def test_a_kernel_with_another_projects_package_is_told_which_to_choose(elsewhere: Path) -> None:
+    shutil.copy(ROOT / "settings.ini", elsewhere)
     ours = Path(mlops_pkg.__file__).parent
     shutil.copytree(ours, elsewhere / "mlops_pkg", ignore=shutil.ignore_patterns("__pycache__"))
 

@@ -56,7 +56,7 @@ def proposed(path: Path, target: str) -> tuple[Proposal, Params]:
     """The proposal, and its params.yaml as the stages would read it."""
     proposal = propose(path, target, path.parent)
     (path.parent / "params.yaml").write_text(params_text(proposal))
-    return proposal, load_params(path.parent / "params.yaml")
+    return proposal, load_params(path.parent / "params.yaml", model=Params)
 
 
 @pytest.mark.parametrize("name", REAL)

@@ -48,8 +48,8 @@ def stage_cells(stage: str) -> list[tuple[str, str]]:
 
 def pipeline() -> str:
     """The toy's dvc.yaml."""
-    modules = ["mlops_pkg/core/rates.py", "mlops_pkg/core/stage.py"]
-    walked = ["mlops_pkg/core/rates.py", "mlops_pkg/project/research.py"]
+    modules = ["mlops_pkg/core/rates.py", "mlops_pkg/core/stage.py", "mlops_pkg/pipeline/params.py"]
+    walked = [*modules, "mlops_pkg/project/research.py"]
     stages = {
         stage: {
             "cmd": f"python -m mlops_pkg.core.stage {stage}",
@@ -97,6 +97,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ("code", f"#| export\n{source}"),
         ]
         (root / "nbs" / folder / f"{number}_{name}.ipynb").write_text(notebook(*cells))
+    shutil.copy(PROJECT / "nbs" / "pipeline" / "10_params.ipynb", root / "nbs" / "pipeline")
     for number, stage in enumerate(STAGES, start=20):
         (root / "nbs" / "pipeline" / f"{number}_{stage}.ipynb").write_text(notebook(*stage_cells(stage)))
     (root / "dvc.yaml").write_text(pipeline())

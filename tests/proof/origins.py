@@ -47,7 +47,11 @@ def pipeline() -> dict[str, Any]:
     for name, stage in stages.items():
         stage |= {"cmd": f"python -m mlops_pkg.core.stage {name}", "outs": outputs(name)}
     notebook = ["nbs/pipeline/22_train.ipynb", "artifacts/features/features.skops"]
-    stages["notebook-train"] = {"cmd": "walk", "deps": notebook, "outs": ["research/train"]}
+    stages["notebook-train"] = {
+        "cmd": "python -m mlops_pkg research train",
+        "deps": notebook,
+        "outs": ["research/train"],
+    }
     stages["sync"] = {"cmd": "sync", "deps": ["mlops_pkg", "nbs", "params.yaml"], "outs": ["reports/sync.json"]}
     stages["parity"] = {"cmd": "parity", "deps": ["artifacts", "research"], "outs": ["reports/parity.json"]}
     return stages
@@ -96,7 +100,14 @@ def lay_out_toy(root: Path) -> Path:
     for path in (path for stage in stages.values() for path in stage["outs"] if "." in path):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(f"what {path} holds\n")
-    for name in ("core/params", "core/stage", "pipeline/ingest", "pipeline/features", "pipeline/train"):
+    for name in (
+        "core/params",
+        "core/stage",
+        "pipeline/params",
+        "pipeline/ingest",
+        "pipeline/features",
+        "pipeline/train",
+    ):
         (root / "mlops_pkg" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(PROJECT / "mlops_pkg" / f"{name}.py", root / "mlops_pkg" / f"{name}.py")
     (root / "nbs" / "pipeline").mkdir(parents=True)
@@ -104,7 +115,8 @@ def lay_out_toy(root: Path) -> Path:
     for name in ("data", "research/train"):
         (root / name).mkdir(parents=True)
         (root / name / "rows.csv").write_text(f"{name}\n1\n2\n")
-    shutil.copy(PROJECT / "params.yaml", root)
+    for name in ("params.yaml", "settings.ini"):
+        shutil.copy(PROJECT / name, root)
     (root / "requirements-pipeline.txt").write_text("numpy==2.4.0\n")
     (root / "environment.json").write_text(json.dumps({"numpy": "2.4.0", "ruamel.yaml": "0.19.1"}))
     (root / "data.dvc").write_text(yaml.safe_dump({"outs": [{"md5": path_digest(root / "data"), "path": "data"}]}))

@@ -25,6 +25,7 @@ from mlops_pkg.proof.runtimes import (
     json_answers,
     json_records,
     runtimes,
+    subject,
     verdicts,
 )
 from tests.conftest import ROOT
@@ -34,7 +35,7 @@ ALONE, BATCHES, ARROW = "endpoint, JSON one by one", "endpoint, JSON in batches"
 
 def ask(root: Path) -> dict[str, str | None]:
     """The difference that each way of asking shows; None for one that is equal."""
-    asked = ask_pipeline(Workspace(root))
+    asked = ask_pipeline(Workspace(root), subject(root))
     with endpoint(root / "artifacts" / "package", root / "mlops_pkg") as port:
         return {one.runtime: one.difference for one in verdicts(endpoint_ways(asked, port))}
 
@@ -124,7 +125,7 @@ def test_a_server_that_does_not_start_is_red_with_what_it_said(root: Path) -> No
     with (root / "mlops_pkg" / "serving" / "command.py").open("a") as module:
         module.write('\nraise SystemExit("no room for a server")\n')
 
-    last = list(runtimes(Workspace(root)))[-1]
+    last = list(runtimes(Workspace(root), subject(root), root / "mlops_pkg"))[-1]
 
     assert (last.runtime, last.equal) == ("endpoint", False)
     assert last.difference == "the endpoint: no room for a server"
@@ -137,10 +138,12 @@ def test_the_settings_of_whoever_runs_the_proof_do_not_matter(root: Path, monkey
     assert set(ask(root).values()) == {None}
 
 
-def test_without_the_endpoint_it_is_not_asked(root: Path) -> None:
-    (root / "mlops_pkg" / "serving").rename(root / "mlops_pkg" / "served")
+def test_without_the_libraries_of_the_endpoint_it_is_not_asked(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fastapi", None)
 
-    assert not [one.runtime for one in runtimes(Workspace(root)) if "endpoint" in one.runtime]
+    assert not [
+        one.runtime for one in runtimes(Workspace(root), subject(root), root / "mlops_pkg") if "endpoint" in one.runtime
+    ]
 
 
 def test_the_server_ends_with_the_proof_even_where_that_is_killed(root: Path) -> None:

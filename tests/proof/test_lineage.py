@@ -80,7 +80,7 @@ def test_a_changed_module_is_told_where_it_was_read_and_where_it_is_asked(toy_or
 
     assert "22_train.ipynb, 1 cell) [changed since]" in as_text(ask(MODEL, toy_origins))
     assert "it [changed since], in the record of train" in as_text(ask("mlops_pkg/pipeline/train.py", toy_origins))
-    assert "mlops_pkg/pipeline (3 modules) [changed since]: train.py" in as_text(ask(None, toy_origins))
+    assert "mlops_pkg/pipeline (4 modules) [changed since]: train.py" in as_text(ask(None, toy_origins))
     assert "changed since" not in as_text(ask("artifacts/features/features.skops", toy_origins))
 
 
@@ -166,7 +166,7 @@ def test_a_foreign_bundle_is_told_to_be_unknown(toy_origins: Path, tmp_path: Pat
     assert states["data"] == "agrees"
     text = as_text(found)
     assert "no dvc.lock of this project has recorded it" in text
-    assert "mlops_pkg/pipeline/train.py (nbs/pipeline/22_train.ipynb, 13 cells)" in text
+    assert "mlops_pkg/pipeline/train.py (nbs/pipeline/22_train.ipynb, 12 cells)" in text
 
 
 def test_a_damaged_or_silent_bundle_ends_in_one_line(toy_origins: Path, tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_an_ambiguous_prefix_names_the_candidates(toy_origins: Path) -> None:
     ],
 )
 def test_what_nobody_knows_ends_in_one_line_with_a_hint(toy_origins: Path, thing: str, hint: str) -> None:
-    (toy_origins / "settings.ini").write_text("[DEFAULT]\n")
+    (toy_origins / "settings.ini").write_text("[DEFAULT]\nlib_name = mlops_pkg\n")
 
     with pytest.raises(UserError, match=re.escape(hint)) as told:
         ask(thing, toy_origins)

@@ -122,10 +122,10 @@ def versioned(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = ("markdown", "# rates"), ("code", "#| default_exp core.rates"), ("code", "#| export\nRATE = 0.1")
     more = ("code", "#| export\nCOUNT = 3"), ("code", "#| export\ndef price():\n    low = 1\n\n\n    return low")
     repository.write(RATES, notebook(*text, *more))
-    shutil.rmtree(repository.root / "nbs" / "proof")
+    shutil.rmtree(repository.root / "nbs" / "project")
     dvc = json.loads(repository.read("dvc.yaml"))
     dvc["stages"] = {
-        name: {**stage, "deps": [dep for dep in stage["deps"] if "/proof/" not in dep]}
+        name: {**stage, "deps": [dep for dep in stage["deps"] if "/project/" not in dep]}
         for name, stage in dvc["stages"].items()
         if not name.startswith("notebook-")
     }

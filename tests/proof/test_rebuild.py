@@ -16,12 +16,13 @@ import yaml
 from mlops_pkg.core.params import UserError, load_params, read_yaml
 from mlops_pkg.core.probe import readable
 from mlops_pkg.core.workspace import Workspace, read_json
+from mlops_pkg.pipeline.params import Params
 from mlops_pkg.project.files import params_of
 from mlops_pkg.project.lock import path_digest
 from mlops_pkg.proof.rebuild import Used, declared, dvc_lines, lay_out, params_text, rebuild, withhold
 from tests.conftest import ROOT
 
-CORE = ("params", "stage", "workspace")
+MODULES = ("core/params", "core/stage", "core/workspace", "modelling/sections", "pipeline/params")
 COMMAND = "python -m mlops_pkg.core.stage train"
 
 
@@ -30,16 +31,17 @@ class Toy:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        (root / "mlops_pkg" / "core").mkdir(parents=True)
-        (root / "mlops_pkg" / "pipeline").mkdir()
-        for name in CORE:
-            shutil.copy(ROOT / "mlops_pkg" / "core" / f"{name}.py", root / "mlops_pkg" / "core")
-        for folder in ("", "core", "pipeline"):
+        for name in MODULES:
+            module = root / "mlops_pkg" / f"{name}.py"
+            module.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / "mlops_pkg" / f"{name}.py", module)
+        for folder in ("", "core", "modelling", "pipeline"):
             (root / "mlops_pkg" / folder / "__init__.py").touch()
-        shutil.copy(ROOT / "params.yaml", root)
+        for name in ("params.yaml", "settings.ini"):
+            shutil.copy(ROOT / name, root)
         (root / "data").mkdir()
         (root / "data" / "rows.csv").write_text("distance\n1400\n544\n", encoding="utf-8")
-        self.deps = [*(f"mlops_pkg/core/{name}.py" for name in CORE), "mlops_pkg/pipeline/train.py", "data"]
+        self.deps = [*(f"mlops_pkg/{name}.py" for name in MODULES), "mlops_pkg/pipeline/train.py", "data"]
         self.params: list[str | dict[str, list[str]]] = ["seed", "train.max_iter"]
         self.outs = ["artifacts/train/rates.json"]
 
@@ -315,6 +317,7 @@ def test_withheld_values_keep_their_names_and_declared_ones_their_values() -> No
 
 def test_a_file_of_params_that_is_declared_whole_is_there_whole(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("seed: 7\n")
+    shutil.copy(ROOT / "settings.ini", tmp_path)
     (tmp_path / "environment.json").write_text('{"numpy": "2", "scipy": "1"}')
 
     lay_out({"params": [{"params.yaml": None}, {"environment.json": None}]}, tmp_path, tmp_path / "whole")
@@ -332,7 +335,7 @@ def test_declared_keys_are_validated_as_ever(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_bytes(params_text(withhold(values, ["seed", "train.max_iter"])))
 
     with pytest.raises(UserError, match=r"params.yaml: train.max_iter = 0"):
-        load_params(tmp_path / "params.yaml")
+        load_params(tmp_path / "params.yaml", model=Params)
 
 
 def test_a_library_that_is_loaded_and_not_declared_is_red(toy: Toy) -> None:

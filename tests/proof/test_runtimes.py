@@ -11,10 +11,10 @@ from onnx import numpy_helper
 
 from mlops_pkg.bundle.manifest import MANIFEST, MODEL, manifest_bytes
 from mlops_pkg.core.workspace import Workspace, read_table, write_table
-from mlops_pkg.proof.runtimes import EDGE, closure, lay_out, runtimes
+from mlops_pkg.proof.runtimes import EDGE, closure, lay_out, runtimes, subject
 
 NAMES = [
-    "what evaluate measured",
+    "stored predictions",
     "graph, in batches",
     "graph, row by row",
     "predictor, numpy and onnxruntime alone",
@@ -26,7 +26,7 @@ NAMES = [
 
 def ask(root: Path) -> dict[str, str | None]:
     """The difference that each runtime shows; None for one that is equal."""
-    found = {one.runtime: one for one in runtimes(Workspace(root))}
+    found = {one.runtime: one for one in runtimes(Workspace(root), subject(root), root / "mlops_pkg")}
     assert all(one.equal == (one.difference is None) for one in found.values())
     return {name: one.difference for name, one in found.items()}
 
@@ -44,7 +44,7 @@ def pack_again(bundle: Path, change: Callable[[np.ndarray], None], part: str = "
 
 
 def test_every_runtime_answers_as_the_fitted_pipeline(root: Path) -> None:
-    found = list(runtimes(Workspace(root)))
+    found = list(runtimes(Workspace(root), subject(root), root / "mlops_pkg"))
 
     assert [one.runtime for one in found] == NAMES
     assert [one.difference for one in found] == [None] * len(NAMES)
@@ -63,7 +63,7 @@ def test_one_bit_of_the_baseline_is_red_with_the_row_and_both_margins(root: Path
         assert found[name] is not None, f"{name}: a wrong bit went unseen"
         assert "margin -" in found[name]
         assert "from the fitted pipeline" in found[name]
-    assert found["what evaluate measured"] is None
+    assert found["stored predictions"] is None
 
 
 def test_another_model_in_the_bundle_is_red_in_the_predictor_too(root: Path) -> None:
@@ -86,7 +86,7 @@ def test_an_answer_that_evaluate_did_not_measure_is_red(root: Path) -> None:
 
     found = ask(root)
 
-    assert found.pop("what evaluate measured").startswith(f"1 rows; live, line {stored['line'][61]}: answer 0.")
+    assert found.pop("stored predictions").startswith(f"1 rows; live, line {stored['line'][61]}: answer 0.")
     assert set(found.values()) == {None}
 
 
@@ -94,7 +94,7 @@ def test_predictions_of_other_rows_are_red(root: Path) -> None:
     path = root / "artifacts" / "evaluate" / "predictions.parquet"
     write_table(path, read_table(path).iloc[::-1].reset_index(drop=True))
 
-    assert "holds other rows" in ask(root)["what evaluate measured"]
+    assert "holds other rows" in ask(root)["stored predictions"]
 
 
 def test_a_tampered_bundle_is_red_with_the_name_of_the_file(root: Path) -> None:

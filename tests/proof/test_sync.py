@@ -217,9 +217,13 @@ def test_undeclared_dependency_is_red(toy: Path, stage: str, dep: str, why: str)
 )
 def test_proofs_declare_their_modules(toy: Path, name: str, module: str) -> None:
     pipeline = json.loads((toy / "dvc.yaml").read_text())
-    pipeline["stages"][name] = {"cmd": f"python -m mlops_pkg {name}", "deps": [module, "mlops_pkg/core/rates.py"]}
+    pipeline["stages"][name] = {
+        "cmd": f"python -m mlops_pkg {name}",
+        "deps": [module, "mlops_pkg/core/rates.py", "mlops_pkg/pipeline/params.py"],
+    }
     (toy / "dvc.yaml").write_text(json.dumps(pipeline))
-    (toy / module).write_text("from ..core import rates, stage\n")
+    (toy / module).parent.mkdir()
+    (toy / module).write_text("from ..core import rates, stage\nfrom ..pipeline import params\n")
 
     found = of(check_dependencies(toy))
 
