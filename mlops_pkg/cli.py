@@ -36,7 +36,7 @@ from mlops_pkg.report.terminal import (
 # %% ../nbs/90_cli.ipynb #commands
 _DAY = {
     "Look and try": ("run", "research", "stage", "data"),
-    "Edit": ("export", "watch", "update", "outputs", "propose"),
+    "Edit": ("export", "watch", "update", "outputs", "propose", "add", "remove", "rename"),
     "Prove": ("sync", "rebuild", "parity", "prove", "declared"),
     "Share": ("verify", "merge", "mend"),
     "Read": ("summary", "report", "lineage"),
@@ -45,6 +45,9 @@ _DAY = {
 _FLOORS = {
     "predict": "scoring",
     "serve": "serving",
+    "add": "authoring",
+    "remove": "authoring",
+    "rename": "authoring",
 }  # the commands of optional floors, by the folder that each floor is
 _MISTAKES = (
     "UserError",

@@ -151,7 +151,7 @@ def order_findings(
     """
     package, pipeline = package_name(root), root / "nbs" / "pipeline"
     numbered = [path for path in found if path.name != "index.ipynb"]
-    number = {path: int(match[0]) for path in numbered if (match := re.match(r"\d+(?=_)", path.name))}
+    number = {path: (int(match[1]), match[2]) for path in numbered if (match := re.match(r"(\d+)([a-z]?)_", path.name))}
     yield from (f"{path.relative_to(root)}: name it NN_name.ipynb" for path in numbered if path not in number)
     exported = {module: path for path in number if (module := exported_module(path, package))}
     for path, place in number.items():
