@@ -25,7 +25,7 @@ import pandas as pd
 from mlops_pkg.bundle.predictor import Predictor
 from mlops_pkg.core.params import load_params
 from mlops_pkg.core.workspace import Workspace, read_table
-from mlops_pkg.pipeline.train import read_model
+from mlops_pkg.modelling.models import read_model
 from mlops_pkg.portable.export import feeds, graph_scores
 from mlops_pkg.portable.graph import open_session
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .proposal import Proposal, bounds_of, params_text
-from ..core.params import UserError
+from ..core.params import UserError, package_name
 from ..core.tables import ISO, Form
 from ..core.workspace import write_bytes
 from ..project.files import stage_notebook
@@ -131,7 +131,8 @@ model is described here.
 
 @@ code use-contract-of
 share, files = params.ingest.max_reject_share, {{"records": TABLE}}
-tables, rejects, counts = check_tables(workspace.data, files, lambda *_: contract_of(params.data), share)
+checked = check_tables(workspace.data, files, lambda *_: contract_of(params.data), share)
+tables, rejects, counts = checked
 pd.DataFrame(counts).T
 
 @@ code use-rejects
@@ -196,13 +197,12 @@ _LAST = '''@@ code run
 def run(params: Params, workspace: Workspace) -> None:
     """The raw table to checked and split tables."""
     share, files = params.ingest.max_reject_share, {{"records": TABLE}}
-    tables, rejects, counts = check_tables(workspace.data, files, lambda *_: contract_of(params.data), share)
-    splits, steps = build(tables["records"], params.data)
-    write(workspace, splits, rejects, counts, steps)
+    checked = check_tables(workspace.data, files, lambda *_: contract_of(params.data), share)
+    write(workspace, "ingest", checked, *build(checked[0]["records"], params.data))
 
 @@ code use-run
 splits, steps = build(tables["records"], params.data)
-write(workspace, splits, rejects, counts, steps)
+write(workspace, "ingest", checked, splits, steps)
 pd.DataFrame(steps)
 '''
 _KEYS = {
@@ -231,8 +231,8 @@ _SPLITS = "Steps drop_without select split_rows step write"
 _TABLES = "NUMBER TEXT TIME Form check_tables contract described text whole"
 
 
-def _imports(code: str) -> str:
-    """The imports that the code needs."""
+def _imports(code: str, package: str) -> str:
+    """Return the imports that the code needs."""
     known = {"splits": _SPLITS.split(), "tables": _TABLES.split()}
     called = set(re.findall(r"\b(\w+)\(|\b([A-Z]\w+)\b", code))
     words = {word for pair in called for word in pair}
@@ -240,22 +240,24 @@ def _imports(code: str) -> str:
     return "\n".join(
         [
             "import pandas as pd\nimport pandera.pandas as pa\n",
-            "from mlops_pkg.core.params import Data, Params",
+            "from mlops_pkg.core.params import Data",
             *(f"from mlops_pkg.core.{module} import {names}" for module, names in used.items()),
             "from mlops_pkg.core.workspace import Workspace",
+            f"from {package}.pipeline.params import Params",
         ]
     )
 
 
 def ingest_notebook(
     proposal: Proposal,
+    package: str,  # the name of the project's package
 ) -> bytes:
     """The notebook of the stage `ingest` for this one table, without outputs."""
     period, contract = _period_code(proposal), _contract_code(proposal)
     prepared = "add_period(known)" if period else "known"
     body = "\n".join((_MIDDLE, _BACK, _LAST))
     given = {"file": proposal.file, "period": period, "prepared": prepared, "contract": contract}
-    text = f"{_FRONT}\n{body}".format(imports=_imports(contract + period + body), **given)
+    text = f"{_FRONT}\n{body}".format(imports=_imports(contract + period + body, package), **given)
     found = re.finditer(r"^@@ (\w+) (\S+)\n(.*?)(?=^@@ |\Z)", text, re.MULTILINE | re.DOTALL)
     return _notebook_bytes([match.groups() for match in found])
 
@@ -292,6 +294,6 @@ def write_proposal(
         name = changed[0][3:]
         raise UserError(f"{name}: it has changes that are not committed; commit them, or `git restore {name}`")
     text = params_text(proposal).encode()
-    write_bytes(notebook, ingest_notebook(proposal))
+    write_bytes(notebook, ingest_notebook(proposal, package_name(root)))
     write_bytes(params, text)
     return names

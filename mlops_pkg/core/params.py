@@ -88,6 +88,10 @@ class Section(BaseModel):
             raise UserError(f"params.yaml: {key}: not declared; add `{key}` to the params of this stage in dvc.yaml")
         return super().__getattr__(name)  # type: ignore[misc]
 
+    def dotted(self, field: str) -> str:
+        """Return the key of a field, as params.yaml nests it."""
+        return _key(type(self), field)
+
     def check_against(self, params: "BaseParams") -> None:
         """Check this section against the others; raise `PydanticCustomError` where they do not fit."""
 

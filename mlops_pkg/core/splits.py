@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from .params import SPLITS, Data, RandomSplit, Split, Target, UserError, nearest
-from .tables import KINDS, NUMBER, TEXT, Counts
+from .tables import KINDS, NUMBER, TEXT, Counts, Tables
 from .workspace import Workspace, write_json, write_table
 
 # %% ../../nbs/core/09_splits.ipynb #drop-without
@@ -176,18 +176,19 @@ def step(name: str, before: pd.DataFrame, after: pd.DataFrame, why: str) -> dict
 # %% ../../nbs/core/09_splits.ipynb #write
 def write(
     workspace: Workspace,
+    stage: str,  # whose outputs they are
+    checked: tuple[Tables, pd.DataFrame, Counts],  # what `check_tables` returned
     splits: dict[str, pd.DataFrame],
-    rejects: pd.DataFrame,
-    counts: Counts,  # of each raw table
     steps: Steps,
 ) -> None:
-    """Write what ingest leaves for the other stages, and tell the account."""
+    """Write the splits, the rejects and the counts of rows, and print the counts."""
+    _, rejects, counts = checked
     for name, count in counts.items():
         print(f"  {name}: {count['read']:,} rows read, {count['rejected']:,} rejected")
     for one in steps:
         print(f"  {one['step']}: {one['before']:,} -> {one['after']:,} rows")
     for name, part in splits.items():
-        write_table(workspace.output("ingest", f"{name}.parquet"), part)
-    write_table(workspace.output("ingest", "rejects.parquet"), rejects)
+        write_table(workspace.output(stage, f"{name}.parquet"), part)
+    write_table(workspace.output(stage, "rejects.parquet"), rejects)
     sizes = {name: len(part) for name, part in splits.items()}
-    write_json(workspace.output("ingest", "rows.json"), {"tables": counts, "steps": steps, "splits": sizes})
+    write_json(workspace.output(stage, "rows.json"), {"tables": counts, "steps": steps, "splits": sizes})

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TEXT', 'NUMBER', 'TIME', 'PLAIN', 'ISO', 'DAMAGED', 'KINDS', 'NUMERAL', 'REJECT', 'Tables', 'Counts', 'Form',
-           'opened', 'as_text', 'read_raw', 'contract', 'described', 'text', 'whole', 'points_at', 'parse', 'broken',
-           'check_table', 'check_tables']
+           'opened', 'as_text', 'read_raw', 'contract', 'described', 'text', 'number', 'whole', 'points_at', 'parse',
+           'broken', 'check_table', 'check_tables']
 
 # %% ../../nbs/core/04_tables.ipynb #imports
 import bz2
@@ -188,6 +188,11 @@ def described(
 def text(nullable: bool = False) -> pa.Column:
     """A text; missing only where it may be."""
     return pa.Column(TEXT, nullable=nullable)
+
+
+def number(low: float, high: float, reason: str, nullable: bool = False) -> pa.Column:
+    """Return the contract of a number between two bounds; the reason is what is said of a value beyond them."""
+    return pa.Column(NUMBER, pa.Check.in_range(low, high, error=reason), nullable=nullable)
 
 
 def whole(low: int, high: int) -> pa.Column:

@@ -17,7 +17,7 @@ from mlops_pkg.authoring.proposal import Proposal, bounds_of, params_text, propo
 from mlops_pkg.authoring.single_table import ingest_notebook, write_proposal
 from mlops_pkg.core.params import load_params
 from mlops_pkg.pipeline.params import Params
-from tests.conftest import IDENTITY, ROOT, STAGES, lay_out, said_by
+from tests.conftest import IDENTITY, PACKAGE, ROOT, STAGES, lay_out, said_by
 
 REAL = ("airlines", "airports", "flights", "planes", "weather", "diabetes", "wine", "breast_cancer", "penguins")
 TARGETS = {"airports": "alt", "flights": "arr_delay", "planes": "seats", "weather": "temp", "penguins": "body_mass_g"}
@@ -76,7 +76,7 @@ def test_what_is_proposed_for_a_real_table_is_valid_and_accounts_for_each_column
     for column in proposal.found.columns:
         said = column in params.data.columns or column in params.data.known_later or f"# {column}: left out, " in text
         assert said + (column in (target, proposal.split_by)) == 1, column
-    notebook = json.loads(ingest_notebook(proposal))
+    notebook = json.loads(ingest_notebook(proposal, PACKAGE))
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
             compile("".join(cell["source"]), cell["id"], "exec")
@@ -156,7 +156,7 @@ def test_rows_of_one_customer_stay_together(tmp_path: Path) -> None:
     assert params.data.split.key == "customer_id"
     assert "customer_id" not in params.data.columns
     assert '"customer_id": text()' in "".join(
-        line for cell in json.loads(ingest_notebook(proposal))["cells"] for line in cell["source"]
+        line for cell in json.loads(ingest_notebook(proposal, PACKAGE))["cells"] for line in cell["source"]
     )
 
 
@@ -400,6 +400,7 @@ def test_what_git_does_not_hold_is_not_written_over(tmp_path: Path) -> None:
     (tmp_path / "nbs" / "pipeline").mkdir(parents=True)
     notebook = write(tmp_path / "nbs" / "pipeline", "{}", "20_ingest.ipynb")
     params = write(tmp_path, "task: mine", "params.yaml")
+    shutil.copy(ROOT / "settings.ini", tmp_path)
     proposal = propose(write(tmp_path, toy()), "sold", tmp_path)
 
     assert said_by(lambda: write_proposal(proposal, tmp_path)).startswith("params.yaml: the project is not under git, ")

@@ -84,10 +84,10 @@ def seal(root: Path) -> Path:
     """Pack the toy's bundle with the real writer of lineage.json."""
     from mlops_pkg.core.params import load_params
     from mlops_pkg.core.workspace import Workspace
-    from mlops_pkg.pipeline.package import make_lineage
+    from mlops_pkg.modelling.bundling import make_lineage
 
     folder = root / "artifacts" / "package"
-    said = make_lineage(Workspace(root), load_params(root / "params.yaml"), root / "mlops_pkg")
+    said = make_lineage(Workspace(root), load_params(root / "params.yaml"), INPUTS)
     (folder / LINEAGE).write_text(json.dumps(said))
     (folder / MANIFEST).unlink(missing_ok=True)
     (folder / MANIFEST).write_bytes(manifest_bytes(folder))

@@ -16,13 +16,21 @@ from sklearn.metrics import log_loss, mean_absolute_error, mean_squared_error
 from mlops_pkg.core.params import UserError, load_params, merge, read_yaml
 from mlops_pkg.core.stage import run_stage
 from mlops_pkg.core.workspace import Workspace, digest, read_json, read_table, write_table
-from mlops_pkg.pipeline import train
+from mlops_pkg.modelling import estimators, models
 from mlops_pkg.pipeline.params import Params
 from mlops_pkg.portable.persistence import dump_model, load_model
 from tests.conftest import STAGES, TASK, flights
 
 pytestmark = flights
 ROOT = Path(__file__).parents[2]
+
+
+def check_target(y: pd.Series, params: Params, rows: str = "training") -> None:
+    models.check_target(y, params.task, params.data.target, rows)
+
+
+def fit(name: str, params: Params, X: pd.DataFrame, y: pd.Series) -> Any:
+    return estimators.fit_estimator(name, params, params.train, X, y)
 
 
 def load(**overrides: Any) -> Params:
@@ -49,7 +57,7 @@ def write_params(root: Path, overrides: dict[str, Any]) -> None:
 def read_features(root: Path, split: str) -> tuple[pd.DataFrame, "pd.Series[Any]"]:
     """Features and target of a split."""
     data = load_params(root / "params.yaml").data
-    return train.features_and_target(read_table(root / "artifacts" / "features" / f"{split}.parquet"), data)
+    return models.features_and_target(read_table(root / "artifacts" / "features" / f"{split}.parquet"), data)
 
 
 # The target
@@ -78,17 +86,17 @@ def read_features(root: Path, split: str) -> tuple[pd.DataFrame, "pd.Series[Any]
 )
 def test_a_target_of_another_kind_than_the_task_is_one_line(target: dict[str, Any], y: list[float], line: str) -> None:
     with pytest.raises(UserError) as caught:
-        train.check_target(pd.Series(y, name="y"), load(data={"target": target}), "test")
+        check_target(pd.Series(y, name="y"), load(data={"target": target}), "test")
 
     assert str(caught.value) == f"params.yaml: {line}"
 
 
 def test_a_regression_of_one_value_is_one_line() -> None:
     params = load(task="regression")
-    train.check_target(pd.Series([1.0, 2.0], name="mass"), params)
+    check_target(pd.Series([1.0, 2.0], name="mass"), params)
 
     with pytest.raises(UserError) as caught:
-        train.check_target(pd.Series([5.5, 5.5], name="mass"), params)
+        check_target(pd.Series([5.5, 5.5], name="mass"), params)
 
     assert (
         str(caught.value) == "params.yaml: data.target: mass is 5.5 in all training rows; there is nothing to predict"
@@ -101,7 +109,7 @@ def test_a_regression_of_one_value_is_one_line() -> None:
 def test_features_and_target_come_apart() -> None:
     table = pd.DataFrame({"line": [2, 3], "month": [1, 1], "a": [0.5, 1.5], "late": [0, 1]})
 
-    X, y = train.features_and_target(table, load().data)
+    X, y = models.features_and_target(table, load().data)
 
     assert list(X.columns) == ["a"]
     assert y.tolist() == [0, 1]
@@ -111,9 +119,9 @@ def test_features_and_target_come_apart() -> None:
 @pytest.mark.parametrize("task", ["classification", "regression"])
 def test_answers_have_nine_decimals(estimator: str, task: str) -> None:
     X, y = make_rows()
-    model = train.fit(estimator, load(task=task), X, y)
+    model = fit(estimator, load(task=task), X, y)
 
-    answer = train.predict(model, X, task)
+    answer = models.predict(model, X, task)
 
     raw = model.predict_proba(X)[:, 1] if task == "classification" else model.predict(X)
     assert answer.dtype == np.float64
@@ -125,7 +133,7 @@ def test_answers_have_nine_decimals(estimator: str, task: str) -> None:
 def test_the_linear_models_coefficients_have_eight_decimals(task: str) -> None:
     X, y = make_rows()
 
-    model = train.fit("linear", load(task=task), X, y)["model"]
+    model = fit("linear", load(task=task), X, y)["model"]
 
     assert (model.coef_ == np.round(model.coef_, 8)).all()
     assert (model.intercept_ == np.round(model.intercept_, 8)).all()
@@ -137,10 +145,10 @@ def test_the_linear_model_does_not_care_for_units(task: str) -> None:
     X, y = make_rows()
     params = load(task=task)
 
-    plain = train.predict(train.fit("linear", params, X, y), X, task)
+    plain = models.predict(fit("linear", params, X, y), X, task)
     scaled = X * [1e-3, 1.0, 1e3] + [0, 0, 5e4]
 
-    np.testing.assert_allclose(train.predict(train.fit("linear", params, scaled, y), scaled, task), plain, atol=1e-6)
+    np.testing.assert_allclose(models.predict(fit("linear", params, scaled, y), scaled, task), plain, atol=1e-6)
 
 
 @pytest.mark.parametrize("estimator", ["hist_gradient_boosting", "linear"])
@@ -148,10 +156,10 @@ def test_the_linear_model_does_not_care_for_units(task: str) -> None:
 def test_equal_fits_are_equal_bytes(estimator: str, task: str) -> None:
     X, y = make_rows()
 
-    first = dump_model(train.fit(estimator, load(task=task), X, y))
+    first = dump_model(fit(estimator, load(task=task), X, y))
 
-    assert dump_model(train.fit(estimator, load(task=task), X.copy(), y.copy())) == first
-    assert dump_model(train.fit(estimator, load(task=task), X, 1 - y)) != first
+    assert dump_model(fit(estimator, load(task=task), X.copy(), y.copy())) == first
+    assert dump_model(fit(estimator, load(task=task), X, 1 - y)) != first
 
 
 @pytest.mark.parametrize(
@@ -167,8 +175,8 @@ def test_equal_fits_are_equal_bytes(estimator: str, task: str) -> None:
 def test_every_setting_of_the_boosting_counts(setting: str, value: float) -> None:
     X, y = make_rows()
 
-    plain = train.predict(train.fit("hist_gradient_boosting", load(), X, y), X, "classification")
-    other = train.predict(train.fit("hist_gradient_boosting", load(train={setting: value}), X, y), X, "classification")
+    plain = models.predict(fit("hist_gradient_boosting", load(), X, y), X, "classification")
+    other = models.predict(fit("hist_gradient_boosting", load(train={setting: value}), X, y), X, "classification")
 
     assert (plain != other).any(), f"train.{setting} is read by nobody"
 
@@ -178,7 +186,7 @@ def test_the_penalty_of_the_linear_model_shrinks_it(task: str) -> None:
     X, y = make_rows()
 
     weak, strong = (
-        np.abs(train.fit("linear", load(task=task, train={"linear_alpha": alpha}), X, y)["model"].coef_).sum()
+        np.abs(fit("linear", load(task=task, train={"linear_alpha": alpha}), X, y)["model"].coef_).sum()
         for alpha in (0.01, 1000.0)
     )
 
@@ -187,10 +195,10 @@ def test_the_penalty_of_the_linear_model_shrinks_it(task: str) -> None:
 
 def test_figures_are_those_of_scikit_learn() -> None:
     X, y = make_rows()
-    answer = train.predict(train.fit("linear", load(), X, y), X, "classification")
+    answer = models.predict(fit("linear", load(), X, y), X, "classification")
 
-    figures = train.judge({"linear": train.fit("linear", load(), X, y)}, X, y, "classification")["linear"]
-    errors = train.score(y, answer, "regression")
+    figures = estimators.score_models({"linear": fit("linear", load(), X, y)}, X, y, "classification")["linear"]
+    errors = estimators.score(y, answer, "regression")
 
     assert figures["log_loss"] == round(log_loss(y, answer), 6)
     assert 0.5 < figures["roc_auc"] <= 1
@@ -204,11 +212,11 @@ def test_figures_are_those_of_scikit_learn() -> None:
 def test_the_loss_of_the_last_iteration_is_that_of_the_model(task: str) -> None:
     X, y = make_rows()
     params = load(task=task, train={"max_iter": 30})
-    model = train.fit("hist_gradient_boosting", params, X, y)
+    model = fit("hist_gradient_boosting", params, X, y)
 
-    curve = train.iterations(model, X, y, task)
+    curve = estimators.loss_curve(model, X, y, task)
 
-    loss = (log_loss if task == "classification" else mean_squared_error)(y, train.predict(model, X, task))
+    loss = (log_loss if task == "classification" else mean_squared_error)(y, models.predict(model, X, task))
     assert curve["iteration"].tolist() == [10, 20, 30]
     assert curve["loss"].iloc[-1] == pytest.approx(loss, abs=1e-6)
     assert curve["loss"].is_monotonic_decreasing, "the loss on the rows of the fit must fall"
@@ -217,15 +225,15 @@ def test_the_loss_of_the_last_iteration_is_that_of_the_model(task: str) -> None:
 @pytest.mark.parametrize(("max_iter", "expected"), [(7, [7]), (25, [10, 20, 25])])
 def test_the_last_iteration_is_always_shown(max_iter: int, expected: list[int]) -> None:
     X, y = make_rows()
-    model = train.fit("hist_gradient_boosting", load(train={"max_iter": max_iter}), X, y)
+    model = fit("hist_gradient_boosting", load(train={"max_iter": max_iter}), X, y)
 
-    assert train.iterations(model, X, y, "classification")["iteration"].tolist() == expected
+    assert estimators.loss_curve(model, X, y, "classification")["iteration"].tolist() == expected
 
 
 def test_a_model_without_iterations_has_one_row() -> None:
     X, y = make_rows()
 
-    curve = train.iterations(train.fit("linear", load(), X, y), X, y, "classification")
+    curve = estimators.loss_curve(fit("linear", load(), X, y), X, y, "classification")
 
     assert len(curve) == 1
     assert curve["iteration"].tolist() == [1], "a linear model has no tenth iteration"
@@ -241,10 +249,10 @@ def test_the_whole_pipeline_on_records_is_the_estimator_on_features(built: Path,
     X, y = read_features(built, "train")
     rows = read_table(built / "artifacts" / "ingest" / "test.parquet")
 
-    whole = train.predict(pipeline, rows[list(params.data.columns)], params.task)
+    whole = models.predict(pipeline, rows[list(params.data.columns)], params.task)
 
     chosen = params.train.estimator if name == "model" else "linear"
-    alone = train.predict(train.fit(chosen, params, X, y), read_features(built, "test")[0], params.task)
+    alone = models.predict(fit(chosen, params, X, y), read_features(built, "test")[0], params.task)
     assert (whole == alone).all()
 
 
@@ -265,8 +273,8 @@ def test_the_figures_on_validation_are_those_of_the_saved_models(built: Path) ->
 
     for name, file in {"model": "model.skops", "linear": "baseline.skops"}.items():
         pipeline = load_model(built / "artifacts" / "train" / file)
-        answer = train.predict(pipeline, rows[list(params.data.columns)], params.task)
-        assert figures[name] == train.score(rows["late"], answer, params.task)
+        answer = models.predict(pipeline, rows[list(params.data.columns)], params.task)
+        assert figures[name] == estimators.score(rows["late"], answer, params.task)
 
 
 def test_neither_threads_nor_hash_seed_nor_place_change_the_model(built: Path, tmp_path: Path) -> None:
@@ -331,7 +339,7 @@ def test_a_regression_learns_something(regression: Path) -> None:
     rows = read_table(regression / "artifacts" / "ingest" / "train.parquet")
     pipeline = load_model(regression / "artifacts" / "train" / "model.skops")
 
-    answer = train.predict(pipeline, rows[list(params.data.columns)], "regression")
+    answer = models.predict(pipeline, rows[list(params.data.columns)], "regression")
 
     assert mean_squared_error(rows["delay"], answer) < 0.9 * rows["delay"].var()
 
@@ -377,4 +385,4 @@ def test_a_damaged_model_is_named_with_its_mend(built: Path, tmp_path: Path, cut
     path.write_bytes((built / "artifacts" / "train" / "model.skops").read_bytes()[:cut])
 
     with pytest.raises(UserError, match=r"train/model\.skops: damaged .* `dvc repro --force train`"):
-        train.read_model(path)
+        models.read_model(path)

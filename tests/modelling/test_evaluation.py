@@ -12,9 +12,10 @@ from sklearn import metrics as sk
 from mlops_pkg.core.params import load_params, merge
 from mlops_pkg.core.stage import run_stage
 from mlops_pkg.core.workspace import Workspace, digest, read_json, read_table, write_table
-from mlops_pkg.pipeline import evaluate
+from mlops_pkg.modelling import evaluation
+from mlops_pkg.modelling import metrics as measures
+from mlops_pkg.modelling.models import predict
 from mlops_pkg.pipeline.params import Evaluate, Params
-from mlops_pkg.pipeline.train import predict
 from mlops_pkg.portable.persistence import load_model
 from tests.conftest import TASK, flights
 
@@ -44,6 +45,10 @@ def make_case(seed: int) -> tuple[Weights, Weights, Weights]:
     return y, answer, weights
 
 
+def importance(model: Any, frame: pd.DataFrame, params: Params) -> pd.DataFrame:
+    return evaluation.importance(model, frame, params, params.evaluate)
+
+
 def repeated(values: Weights, weights: Weights) -> Weights:
     """Each value as often as its weight says."""
     return np.repeat(values, weights.astype(int))
@@ -56,7 +61,7 @@ def repeated(values: Weights, weights: Weights) -> Weights:
 def test_ranking_figures_are_those_of_scikit_learn(seed: int) -> None:
     y, answer, weights = make_case(seed)
 
-    plain, weighted = (evaluate.ranking_metrics(y, answer)(given) for given in (np.ones(len(y)), weights))
+    plain, weighted = (measures.ranking_metrics(y, answer)(given) for given in (np.ones(len(y)), weights))
 
     assert plain[0] == pytest.approx(sk.roc_auc_score(y, answer), abs=1e-12)
     assert plain[1] == pytest.approx(sk.average_precision_score(y, answer), abs=1e-12)
@@ -70,7 +75,7 @@ def test_every_figure_of_a_classification_is_that_of_scikit_learn(seed: int) -> 
     threshold = float(np.random.default_rng(seed).choice(answer))
     called = (answer >= threshold).astype(int)
 
-    found = evaluate.weighted_metrics(y, answer, threshold)(weights)
+    found = measures.weighted_metrics(y, answer, threshold)(weights)
 
     clipped = np.clip(answer, 1e-15, 1 - 1e-15)
     expected = {
@@ -91,7 +96,7 @@ def test_every_figure_of_a_regression_is_that_of_scikit_learn(seed: int) -> None
     y, answer = generator.normal(size=(2, 100))
     weights = generator.integers(0, 4, 100).astype("float64")
 
-    found = evaluate.weighted_metrics(y, answer, None)(weights)
+    found = measures.weighted_metrics(y, answer, None)(weights)
 
     expected = {
         "mae": sk.mean_absolute_error(y, answer, sample_weight=weights),
@@ -104,17 +109,17 @@ def test_every_figure_of_a_regression_is_that_of_scikit_learn(seed: int) -> None
 def test_a_weight_counts_like_as_many_rows() -> None:
     y, answer, weights = make_case(0)
 
-    weighted = evaluate.weighted_metrics(y, answer, 0.5)(weights)
+    weighted = measures.weighted_metrics(y, answer, 0.5)(weights)
 
     more, rows = repeated(y, weights), repeated(answer, weights)
-    assert weighted == pytest.approx(evaluate.weighted_metrics(more, rows, 0.5)(np.ones(len(more))), abs=1e-12)
+    assert weighted == pytest.approx(measures.weighted_metrics(more, rows, 0.5)(np.ones(len(more))), abs=1e-12)
 
 
 @pytest.mark.parametrize("only", [0, 1])
 def test_a_single_class_gives_none_where_a_figure_is_undefined(only: int) -> None:
     y, answer = np.full(40, only), np.linspace(0, 1, 40)
 
-    found = evaluate.with_intervals(evaluate.weighted_metrics(y, answer, 0.5), 40, make_settings(), 0)
+    found = measures.with_intervals(measures.weighted_metrics(y, answer, 0.5), 40, make_settings(), 0)
 
     assert found["roc_auc"] == found["pr_auc"] == {"value": None, "low": None, "high": None}
     assert (found["recall"]["value"] is None) == (only == 0)
@@ -122,7 +127,7 @@ def test_a_single_class_gives_none_where_a_figure_is_undefined(only: int) -> Non
 
 
 def test_a_constant_target_of_a_regression_gives_none() -> None:
-    found = evaluate.with_intervals(evaluate.weighted_metrics(np.ones(30), np.zeros(30), None), 30, make_settings(), 0)
+    found = measures.with_intervals(measures.weighted_metrics(np.ones(30), np.zeros(30), None), 30, make_settings(), 0)
 
     assert found["r2"]["value"] is None
     assert found["mae"]["value"] == 1.0
@@ -136,7 +141,7 @@ def interval(rows: int, seed: int = 0, **settings: Any) -> dict[str, Any]:
     generator = np.random.default_rng(7)
     answer = generator.random(rows)
     y = (generator.random(rows) < answer).astype("int64")
-    return evaluate.with_intervals(evaluate.weighted_metrics(y, answer, 0.5), rows, make_settings(**settings), seed)
+    return measures.with_intervals(measures.weighted_metrics(y, answer, 0.5), rows, make_settings(**settings), seed)
 
 
 def test_intervals_are_repeated_by_their_seed_alone() -> None:
@@ -164,8 +169,8 @@ def test_an_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     covered = 0
     for seed in range(100):
         y = np.random.default_rng(seed).normal(size=80)
-        found = evaluate.with_intervals(
-            evaluate.weighted_metrics(y, np.zeros(80), None), 80, make_settings(bootstrap=60, confidence=0.9), seed
+        found = measures.with_intervals(
+            measures.weighted_metrics(y, np.zeros(80), None), 80, make_settings(bootstrap=60, confidence=0.9), seed
         )["mae"]
         covered += found["low"] <= np.sqrt(2 / np.pi) <= found["high"]
 
@@ -179,7 +184,7 @@ def test_an_interval_covers_the_truth_about_as_often_as_it_says() -> None:
 def test_the_threshold_has_the_highest_f1_and_is_the_lowest_such(seed: int) -> None:
     y, answer, _ = make_case(seed)
 
-    threshold = evaluate.choose_threshold(y, answer)
+    threshold = measures.choose_threshold(y, answer)
 
     f1 = {value: sk.f1_score(y, answer >= value) for value in np.unique(answer)}
     best = max(f1.values())
@@ -189,7 +194,7 @@ def test_the_threshold_has_the_highest_f1_and_is_the_lowest_such(seed: int) -> N
 def test_of_two_equally_good_thresholds_the_lower_is_taken() -> None:
     y, answer = np.array([1, 0, 0, 1]), np.array([0.9, 0.5, 0.4, 0.1])  # F1 is 2/3 at 0.9 and at 0.1
 
-    assert evaluate.choose_threshold(y, answer) == 0.1
+    assert measures.choose_threshold(y, answer) == 0.1
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +214,7 @@ def test_the_threshold_is_chosen_on_validation_alone(built: Path, other_test_row
     rows = read_table(built / "artifacts" / "ingest" / "validation.parquet")
     model = load_model(built / "artifacts" / "train" / "model.skops")
 
-    expected = evaluate.choose_threshold(
+    expected = measures.choose_threshold(
         rows["late"].to_numpy(), predict(model, rows[list(params.data.columns)], params.task)
     )
 
@@ -247,7 +252,7 @@ def make_answers(rows: int = 1000) -> tuple[Weights, dict[str, Weights]]:
 def test_curves_run_from_corner_to_corner_in_at_most_200_points() -> None:
     y, answers = make_answers()
 
-    roc, pr = evaluate.curves(y, answers)
+    roc, pr = measures.curves(y, answers)
 
     for name in answers:
         one = roc[roc["model"] == name].drop(columns="model")
@@ -265,7 +270,7 @@ def test_curves_run_from_corner_to_corner_in_at_most_200_points() -> None:
 def test_a_thinned_curve_keeps_the_area_under_it() -> None:
     y, answers = make_answers()
 
-    roc, _ = evaluate.curves(y, answers)
+    roc, _ = measures.curves(y, answers)
 
     one = roc[roc["model"] == "model"]
     area = np.trapezoid(one["true_positive_rate"], one["false_positive_rate"])
@@ -276,7 +281,7 @@ def test_a_thinned_curve_keeps_the_area_under_it() -> None:
 def test_calibration_bins_hold_every_row_once(rows: int) -> None:
     y, answers = make_answers(rows)
 
-    found = evaluate.calibration(y, answers, make_settings(calibration_bins=10), seed=0)
+    found = measures.calibration(y, answers, make_settings(calibration_bins=10), seed=0)
 
     for name, part in found.groupby("model"):
         assert part["rows"].sum() == rows
@@ -289,7 +294,7 @@ def test_calibration_bins_hold_every_row_once(rows: int) -> None:
 def test_equal_answers_share_a_bin() -> None:
     y, answer = np.arange(100) % 2, np.repeat([0.2, 0.4, 0.9], [50, 30, 20])
 
-    found = evaluate.calibration(y, {"model": answer}, make_settings(calibration_bins=10), seed=0)
+    found = measures.calibration(y, {"model": answer}, make_settings(calibration_bins=10), seed=0)
 
     assert found["predicted"].tolist() == [0.2, 0.4, 0.9]
     assert found["rows"].tolist() == [50, 30, 20]
@@ -299,7 +304,7 @@ def test_equal_answers_share_a_bin() -> None:
 def test_the_interval_of_a_bin_is_that_of_a_share() -> None:
     y, answer = np.arange(400) % 2, np.full(400, 0.5)
 
-    found = evaluate.calibration(y, {"model": answer}, make_settings(bootstrap=2000, confidence=0.95), seed=0)
+    found = measures.calibration(y, {"model": answer}, make_settings(bootstrap=2000, confidence=0.95), seed=0)
 
     half_width = 1.96 * (0.5 * 0.5 / 400) ** 0.5  # of the normal approximation
     assert found.loc[0, "low"] == pytest.approx(0.5 - half_width, abs=0.006)
@@ -309,7 +314,7 @@ def test_the_interval_of_a_bin_is_that_of_a_share() -> None:
 def test_a_calibrated_model_lies_on_the_diagonal() -> None:
     y, answers = make_answers(20_000)
 
-    found = evaluate.calibration(y, answers, make_settings(calibration_bins=10), seed=0)
+    found = measures.calibration(y, answers, make_settings(calibration_bins=10), seed=0)
 
     model = found[found["model"] == "model"]
     assert (model["predicted"] - model["observed"]).abs().max() < 0.04
@@ -318,7 +323,7 @@ def test_a_calibrated_model_lies_on_the_diagonal() -> None:
 def test_the_confusion_counts_every_row_once() -> None:
     y, answer = np.array([0, 0, 0, 1, 1, 1]), np.array([0.1, 0.2, 0.7, 0.5, 0.9, 0.1])
 
-    found = evaluate.confusion(y, answer, 0.5, make_settings(), seed=0)
+    found = measures.confusion(y, answer, 0.5, make_settings(), seed=0)
 
     assert found[["actual", "predicted", "rows"]].to_dict("list") == {
         "actual": [0, 0, 1, 1],
@@ -350,7 +355,7 @@ def make_records(rows: int = 300) -> pd.DataFrame:
 def test_an_informative_column_is_important_and_a_useless_one_is_not() -> None:
     params = load(evaluate={"importance_rows": 250, "importance_repeats": 3})
 
-    found = evaluate.importance(Size(), make_records(), params)
+    found = importance(Size(), make_records(), params)
 
     first, rest = found.iloc[0], found.iloc[1:]
     assert first["column"] == "distance"
@@ -364,7 +369,7 @@ def test_importance_leaves_the_records_as_they_were() -> None:
     records = make_records()
     before = records.copy()
 
-    evaluate.importance(Size(), records, load())
+    importance(Size(), records, load())
 
     pd.testing.assert_frame_equal(records, before)
 
@@ -386,7 +391,7 @@ def test_slices_are_judged_on_their_own_rows() -> None:
     judged, answers = make_judged()
     params = load(evaluate={"slices": ["carrier"], "min_slice_rows": 50})
 
-    found = evaluate.slices(judged, answers, 0.5, params).set_index(["split", "value"])
+    found = evaluation.slice_metrics(judged, answers, 0.5, params, params.evaluate).set_index(["split", "value"])
 
     assert list(found.index) == [("test", "AA"), ("test", "BB"), ("live", "AA"), ("live", "BB")], "CC is too small"
     mask = judged["test"]["carrier"].eq("BB").to_numpy()
@@ -401,10 +406,12 @@ def test_slices_that_are_all_too_small_leave_a_table_that_can_be_read(tmp_path: 
     judged, answers = make_judged()
     params = load(evaluate={"slices": ["carrier"], "min_slice_rows": 100_000})
 
-    found = evaluate.slices(judged, answers, 0.5, params)
+    found = evaluation.slice_metrics(judged, answers, 0.5, params, params.evaluate)
 
     no_figures = {"test": {"model": {}}, "live": {"model": {}}}
-    evaluate.write(Workspace(tmp_path), no_figures, {"slices": found}, judged["test"][["late"]])
+    evaluation.write_evaluation(
+        Workspace(tmp_path), "evaluate", no_figures, {"slices": found}, judged["test"][["late"]]
+    )
     read = pd.read_csv(tmp_path / "artifacts" / "evaluate" / "slices.csv")
     assert read.empty
     assert {"split", "slice", "value", "rows"} <= set(read.columns)

@@ -21,8 +21,9 @@ from mlops_pkg.bundle.signature import Signature
 from mlops_pkg.core.params import UserError, load_params, merge, read_yaml
 from mlops_pkg.core.stage import run_stage
 from mlops_pkg.core.workspace import Workspace, digest, read_json, read_table
-from mlops_pkg.pipeline import package
-from mlops_pkg.pipeline.train import read_model
+from mlops_pkg.modelling import bundling
+from mlops_pkg.modelling.card import Evaluated, make_card
+from mlops_pkg.modelling.models import read_model
 from mlops_pkg.portable.export import Agreement, agreement
 from mlops_pkg.portable.graph import open_session
 from tests.conftest import STAGES
@@ -60,7 +61,7 @@ def test_the_signature_comes_back_from_its_file(built: Path) -> None:
 
     read = Signature.from_dict(read_json(bundle_of(built) / "signature.json"))
 
-    assert read == package.make_signature(train, threshold, params)
+    assert read == bundling.make_signature(train, threshold, params)
     assert [field.name for field in read.fields] == list(params.data.columns)
 
 
@@ -114,8 +115,8 @@ def test_the_reference_describes_training_rows_and_answers_on_test(built: Path) 
 
 
 def test_a_column_without_any_value_is_described_as_missing() -> None:
-    assert package.describe(pd.Series([np.nan, np.nan]), "number") == {"missing": 1.0}
-    assert package.describe(pd.Series([None], dtype="str"), "category") == {"missing": 1.0}
+    assert bundling.describe(pd.Series([np.nan, np.nan]), "number") == {"missing": 1.0}
+    assert bundling.describe(pd.Series([None], dtype="str"), "category") == {"missing": 1.0}
 
 
 # The lineage
@@ -219,12 +220,12 @@ def test_the_graph_of_the_bundle_answers_as_the_fitted_pipeline(built: Path) -> 
 @pytest.mark.parametrize("rows", ["test", "live", "damaged", "threshold"])
 def test_a_graph_that_differs_is_not_packed(copy_of_built: Path, monkeypatch: pytest.MonkeyPatch, rows: str) -> None:
     before = {path.name: digest(path) for path in bundle_of(copy_of_built).iterdir()}
-    asked = package.make_agreements
+    asked = bundling.compare_graph
 
     def one_row_differs(*arguments: Any) -> dict[str, Agreement]:
         return {**asked(*arguments), rows: Agreement(100, 0, 1, 0.25, 17)}
 
-    monkeypatch.setattr(package, "make_agreements", one_row_differs)
+    monkeypatch.setattr("mlops_pkg.pipeline.package.compare_graph", one_row_differs)
 
     with pytest.raises(UserError, match=rf"model\.onnx is not the fitted pipeline: {rows} rows: 1 of 100 .* row 17"):
         run_stage("package", Workspace(copy_of_built))
@@ -242,11 +243,11 @@ def test_a_changed_leaf_of_the_graph_is_noticed(built: Path) -> None:
     values[0] = np.nextafter(values[0], np.inf)  # the baseline, by its last bit
     leaves.t.CopyFrom(numpy_helper.from_array(values, "weights"))
 
-    found = package.make_agreements(model, graph.SerializeToString(), frames, params)
+    found = bundling.compare_graph(model, graph.SerializeToString(), frames, params)
 
     assert found["test"].differing > 0
     with pytest.raises(UserError, match="test rows"):
-        package.check_agreements(found)
+        bundling.check_agreements(found)
 
 
 def test_a_step_that_no_graph_can_express_is_named(copy_of_built: Path) -> None:
@@ -257,7 +258,7 @@ def test_a_step_that_no_graph_can_express_is_named(copy_of_built: Path) -> None:
     with pytest.raises(
         UserError, match=r"step 'smooth' \(sklearn\.KBinsDiscretizer\): not supported; of sklearn: .*Ridge"
     ):
-        package.make_graph(model, params)
+        bundling.make_graph(model, params)
 
 
 def test_a_linear_model_is_packed_too(copy_of_built: Path) -> None:
@@ -308,9 +309,11 @@ def test_a_card_without_slices_or_limits_says_so(built: Path) -> None:
     none = pd.DataFrame(columns=["split", "slice", "value", "rows"])
     params = load_params(built / "params.yaml", {"package": {"limits": []}})
     signature = Signature.from_dict(read_json(bundle_of(built) / "signature.json"))
-    judged = (read_json(read / "comparison.json"), none, read_json(built / "artifacts" / "ingest" / "rows.json"))
+    counts = read_json(built / "artifacts" / "ingest" / "rows.json")
+    evaluated = Evaluated("linear", 0.95, read_json(read / "comparison.json"), none, counts)
+    reference = read_json(bundle_of(built) / "reference.json")
 
-    card = package.make_card(signature, read_json(bundle_of(built) / "reference.json"), {}, judged, params)
+    card = make_card(signature, reference, {}, evaluated, params=params, settings=params.package)
 
     assert "None are known." in card
     assert "No slice has enough rows" in card

@@ -12,8 +12,8 @@ import pytest
 from mlops_pkg.core.params import SPLITS, Data, UserError, load_params
 from mlops_pkg.core.stage import run_stage
 from mlops_pkg.core.workspace import Workspace, digest, read_json, read_table, write_table
+from mlops_pkg.modelling import features
 from mlops_pkg.modelling.sections import Step
-from mlops_pkg.pipeline import features
 from mlops_pkg.pipeline.params import Features
 from mlops_pkg.portable.persistence import dump_model, load_model
 
@@ -59,7 +59,7 @@ def make_data(X: pd.DataFrame) -> Data:
 def message_of(*steps: dict[str, Any]) -> str:
     """What the user is told when these steps are fitted."""
     with pytest.raises(UserError) as caught:
-        features.fit(make_features(*steps), *make_rows())
+        features.fit_features(make_features(*steps), *make_rows())
     message = str(caught.value)
     assert len(message.splitlines()) == 1, message
     return message
@@ -137,7 +137,7 @@ def test_the_table_is_what_the_saved_pipeline_makes_of_the_rows(built: Path) -> 
     params = load_params(built / "params.yaml")
     rows = read_table(built / "artifacts" / "ingest" / "test.parquet")
 
-    table = features.transform(load_model(features_of(built) / "features.skops"), rows, params.data)
+    table = features.transform(load_model(features_of(built) / "features.skops"), rows, params.data, "features.steps")
 
     pd.testing.assert_frame_equal(table, read_table(features_of(built) / "test.parquet"))
 
@@ -147,8 +147,10 @@ def test_a_row_is_transformed_alike_alone_and_among_others(built: Path) -> None:
     pipeline = load_model(features_of(built) / "features.skops")
     rows = read_table(built / "artifacts" / "ingest" / "live.parquet").iloc[:30]
 
-    together = features.transform(pipeline, rows, params.data)
-    alone = pd.concat([features.transform(pipeline, rows.iloc[[place]], params.data) for place in range(len(rows))])
+    together = features.transform(pipeline, rows, params.data, "features.steps")
+    alone = pd.concat(
+        [features.transform(pipeline, rows.iloc[[place]], params.data, "features.steps") for place in range(len(rows))]
+    )
 
     pd.testing.assert_frame_equal(alone, together)
 
@@ -163,7 +165,7 @@ def test_unseen_categories_and_missing_values_become_numbers(built: Path) -> Non
         if column.kind == "number" and column.nullable:
             rows[name] = np.nan
 
-    X = features.transform(pipeline, rows, params.data)
+    X = features.transform(pipeline, rows, params.data, "features.steps")
 
     assert np.isfinite(X.drop(columns=["late"]).to_numpy()).all(), X.T
 
@@ -204,7 +206,7 @@ def test_a_transformer_may_be_used_twice() -> None:
         {"use": "ArbitraryNumberImputer", "variables": ["width"], "arbitrary_number": 1},
     ]
 
-    pipeline, _, account = features.fit(make_features(*steps), *make_rows())
+    pipeline, _, account = features.fit_features(make_features(*steps), *make_rows())
 
     names = ["ArbitraryNumberImputer", "DropFeatures", "ArbitraryNumberImputer_2"]
     assert [name for name, _ in pipeline.steps] == names
@@ -218,7 +220,7 @@ def test_a_step_sees_what_the_steps_before_it_made() -> None:
         {"use": "RoundedCyclicalFeatures", "variables": ["start_hour"], "max_values": {"start_hour": 24}},
     ]
 
-    _, X, _ = features.fit(make_features(*steps), *make_rows())
+    _, X, _ = features.fit_features(make_features(*steps), *make_rows())
 
     assert {"start_hour_sin", "start_hour_cos"} <= set(X.columns)
 
@@ -287,21 +289,21 @@ def test_a_column_that_does_not_fit_is_an_error_with_what_there_is(step: dict[st
 
 def test_a_column_that_is_still_text_is_refused() -> None:
     X, y = make_rows()
-    pipeline, _, _ = features.fit(make_features({"use": "DropFeatures", "variables": ["start", "end"]}), X, y)
+    pipeline, _, _ = features.fit_features(make_features({"use": "DropFeatures", "variables": ["start", "end"]}), X, y)
 
     frame = X.assign(line=X.index, month=1, y=y)
     with pytest.raises(UserError) as caught:
-        features.transform(pipeline, frame, make_data(X))
+        features.transform(pipeline, frame, make_data(X), "features.steps")
 
     assert str(caught.value) == "params.yaml: features.steps: city is still str after the last step; encode or drop it"
 
 
 def test_a_column_that_is_still_a_time_is_refused() -> None:
     X, y = make_rows()
-    pipeline, _, _ = features.fit(make_features({"use": "DropFeatures", "variables": ["city", "end"]}), X, y)
+    pipeline, _, _ = features.fit_features(make_features({"use": "DropFeatures", "variables": ["city", "end"]}), X, y)
 
     with pytest.raises(UserError, match=r"features\.steps: start is still datetime64"):
-        features.transform(pipeline, X.assign(line=X.index, month=1, y=y), make_data(X))
+        features.transform(pipeline, X.assign(line=X.index, month=1, y=y), make_data(X), "features.steps")
 
 
 def test_rows_that_a_step_cannot_take_are_a_clear_error() -> None:
@@ -310,11 +312,11 @@ def test_rows_that_a_step_cannot_take_are_a_clear_error() -> None:
         {"use": "DropFeatures", "variables": ["city", "start", "end"]},
         {"use": "LogTransformer", "variables": ["size"]},
     ]
-    pipeline, _, _ = features.fit(make_features(*steps), X, y)
+    pipeline, _, _ = features.fit_features(make_features(*steps), X, y)
 
     later = X.assign(size=-1.0, line=X.index, month=1, y=y)  # in training the sizes are positive
     with pytest.raises(UserError, match="LogTransformer"):
-        features.transform(pipeline, later, make_data(X))
+        features.transform(pipeline, later, make_data(X), "features.steps")
 
 
 # Every transformer that params.yaml may name
@@ -358,14 +360,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", NAMES)
 def test_a_transformer_is_the_same_after_it_was_saved(name: str) -> None:
     X, y = make_rows()
-    pipeline, transformed, _ = features.fit(make_features({"use": name, **OPTIONS[name]}), X, y)
+    pipeline, transformed, _ = features.fit_features(make_features({"use": name, **OPTIONS[name]}), X, y)
 
     content = dump_model(pipeline)
     loaded = load_model(content)
 
     pd.testing.assert_frame_equal(loaded.transform(X), transformed)
     assert dump_model(loaded) == content, "saving what was loaded gives other bytes"
-    again, _, _ = features.fit(make_features({"use": name, **OPTIONS[name]}), *make_rows())
+    again, _, _ = features.fit_features(make_features({"use": name, **OPTIONS[name]}), *make_rows())
     assert dump_model(again) == content, "an equal fit gives other bytes"
 
 
@@ -374,6 +376,6 @@ def test_a_transformer_does_something(name: str) -> None:
     X, y = make_rows()
     X = X.assign(size=X["size"].where(X.index > 2), city=X["city"].where(X.index > 2)) if "Imputer" in name else X
 
-    _, transformed, _ = features.fit(make_features({"use": name, **OPTIONS[name]}), X, y)
+    _, transformed, _ = features.fit_features(make_features({"use": name, **OPTIONS[name]}), X, y)
 
     assert not transformed.equals(X)

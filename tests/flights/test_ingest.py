@@ -10,8 +10,10 @@ import pandas as pd
 import pytest
 
 from mlops_pkg.core.params import SPLITS, UserError, load_params
+from mlops_pkg.core.splits import select
 from mlops_pkg.core.workspace import Workspace, digest, read_json, read_table
 from mlops_pkg.pipeline import ingest
+from mlops_pkg.pipeline.params import Params
 from tests.conftest import ROOT, TASK, flights
 
 pytestmark = flights
@@ -65,7 +67,7 @@ def change(project: Path, table: str, line: int, **values: str) -> None:
 def run(project: Path, overrides: dict[str, Any] | None = None, out: str = "artifacts") -> Workspace:
     """The stage on this project."""
     workspace = Workspace(project, out)
-    ingest.run(load_params(workspace.params, overrides), workspace)
+    ingest.run(load_params(workspace.params, overrides, Params), workspace)
     return workspace
 
 
@@ -492,7 +494,7 @@ def test_a_flight_is_late_above_the_minutes_in_params(delay: float, late: int) -
     }
     kinds = dict.fromkeys(data.names("datetime"), "datetime64[us]")
 
-    selected = ingest.select(pd.DataFrame(row).astype(kinds), ingest.OUTCOME, data)
+    selected = select(pd.DataFrame(row).astype(kinds), ingest.OUTCOME, data)
 
     assert selected["late"].tolist() == [late]
 
