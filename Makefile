@@ -37,7 +37,7 @@ test: run  ## lint, types, import rules, all quick tests, and every notebook aga
 	else \
 		$(LINT); \
 		python -m pytest -n auto --dist loadfile -m "not slow" --cov; \
-		python -m pytest -n auto --dist loadfile -q --nbval --nbval-current-env -p tests.nbval_cleaned nbs; \
+		python -m pytest -n auto --dist loadfile -q --nbval --nbval-current-env -p mlops_pkg.authoring.nbval nbs; \
 		echo "$$tree" > $(TESTED); \
 	fi
 

@@ -36,6 +36,7 @@ from mlops_pkg.report.terminal import (
 # %% ../nbs/90_cli.ipynb #commands
 _DAY = {
     "Look and try": ("run", "research", "stage", "data"),
+    "Begin": ("new", "adopt"),
     "Edit": ("export", "watch", "update", "outputs", "propose", "add", "remove", "rename"),
     "Prove": ("sync", "rebuild", "parity", "prove", "declared"),
     "Share": ("verify", "merge", "mend"),
@@ -45,6 +46,8 @@ _DAY = {
 _FLOORS = {
     "predict": "scoring",
     "serve": "serving",
+    "new": "authoring",
+    "adopt": "authoring",
     "add": "authoring",
     "remove": "authoring",
     "rename": "authoring",

@@ -24,7 +24,9 @@ from typing import Any
 from mlops_pkg.core.environment import (
     ENVIRONMENT,
     MEND,
+    changed_files,
     installed_versions,
+    lock_findings,
     locked_libraries,
     read_environment,
 )
@@ -291,7 +293,7 @@ def version_findings(
             said = f"{name} is {has}" if has else f"{name} is missing"
             yield f"{ENVIRONMENT}: {said}, {f'{pins} is locked' if pins else 'no lock file pins it'}; {MEND}"
     for name, pins in locked.items():
-        if (have := installed.get(name)) != pins:
+        if (have := installed.get(name)) != pins.partition(" ")[0]:
             yield f"{name} {have or 'is not'} {'is ' if have else ''}installed, {pins} is locked; run `make -B setup`"
 
 # %% ../../nbs/proof/30_sync.ipynb #library-findings
@@ -317,6 +319,9 @@ def check_environment(root: Path) -> Check:
         locked = locked_libraries(root)
         findings += version_findings(listed := read_environment(root), locked, installed_versions(locked))
         findings += library_findings(read_stages(root), listed)
+        findings += lock_findings(root)
+        changed = changed_files("mlops_pkg")
+        findings += [f"{name}: not the file of the library's wheel; run `make -B setup`" for name in changed]
     except UserError as error:
         findings.append(str(error))
     return Check("environment", "what is installed and what dvc.yaml declares is what is locked", tuple(findings))
