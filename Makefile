@@ -48,8 +48,8 @@ campaign: run  ## the long form of the kill, fuzz and parity tests; the figures 
 	@python -m benchmarks.kills
 	@python -m benchmarks.fuzz
 	@python -m benchmarks.portable
-	@python -m benchmarks.serving.fuzz  # only with serving
-	@python -m benchmarks.serving.faults  # only with serving
+	@python -m benchmarks.serving.fuzz
+	@python -m benchmarks.serving.faults
 
 setup: $(READY)  ## make .venv, install the locked, hash-checked dependencies, and let git show notebooks as text
 	@$(GIT_SETUP)
@@ -70,11 +70,9 @@ lab: export PORT := $(PORT)
 lab: $(DATA)  ## open JupyterLab, where saving a notebook exports it [PORT=8899 ARGS=--no-browser]
 	@jupyter lab --config=.jupyter/jupyter_lab_config.py $(ARGS)
 
-# >>> only with serving
 serve: run  ## bring all up to date, then answer over HTTP [ARGS='--port 8080 --workers 2']
 	@exec mlops_pkg serve $(ARGS)
 
-# <<< only with serving
 export: $(READY)  ## write mlops_pkg/ anew from the notebooks, and clean the notebooks
 	@# a notebook of an old format has no ids of cells; an export would name its cells anew
 	@unread=$$(grep -rLE --include='*.ipynb' --exclude-dir='.*' '"nbformat_minor": *([5-9]|[1-9][0-9])' nbs || true); \
@@ -110,10 +108,8 @@ lock: $(READY)  ## resolve settings.ini anew into the requirements files and env
 	@uv pip compile $(COMPILE) setup.py --extra pipeline -c requirements.txt -o requirements-pipeline.txt
 	@uv pip compile $(COMPILE) setup.py --extra serve -c requirements.txt -o requirements-serve.txt
 	@printf 'uv\n' | uv pip compile $(COMPILE) - -c requirements.txt -o requirements-bootstrap.txt
-# >>> only with serving
 	@grep -E '^(numpy|scipy|pandas|scikit-learn|feature-engine|skops)==' requirements.txt | tr -d '\\' | \
 		uv pip compile $(COMPILE) --upgrade benchmarks/serving/peers.in -c - -o benchmarks/serving/peers.txt
-# <<< only with serving
 	@python -m mlops_pkg.core.environment
 
 COMPILE := --quiet --universal --fork-strategy fewest --python-version 3.11 --generate-hashes --no-header --no-annotate

@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import sys
-import tempfile  # only with scoring
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +31,7 @@ from mlops_pkg.portable.graph import open_session
 
 HERE = Path(__file__).parent
 ROWS = 100_000
-SMALL, TIMES = 10_000, 30  # rows of a small file, and how many times larger the large one is  # only with scoring
+SMALL, TIMES = 10_000, 30  # rows of a small file, and how many times larger the large one is
 WAYS = {"pipeline": "fitted pipeline", "graph": "graph", "predictor": "predictor"}
 
 PEAK = """
@@ -65,7 +65,6 @@ seconds = time.perf_counter() - started
 {PEAK}
 print(json.dumps([seconds, peak]))
 """
-# >>> only with scoring
 PREDICT = f"""
 import sys
 from mlops_pkg.cli import commands
@@ -73,7 +72,6 @@ commands(sys.argv[1:], standalone_mode=False)
 {PEAK}
 print(peak)
 """
-# <<< only with scoring
 
 
 def seconds(ask: Callable[[], Any], times: int) -> float:
@@ -100,7 +98,6 @@ def child(code: str, *arguments: str, rounds: int = 7) -> dict[str, float]:
     return {"cold_start_seconds": round(median(starts), 3), "memory_mb": round(median(peaks), 1)}
 
 
-# >>> only with scoring
 def peak_of_predict(bundle: Path, source: Path) -> float:
     """Peak memory in MB of `mlops_pkg predict` on a file."""
     arguments = ["predict", "--bundle", str(bundle), str(source), f"{source}.out.csv"]
@@ -108,7 +105,6 @@ def peak_of_predict(bundle: Path, source: Path) -> float:
     return round(float(done.stdout.split()[-1]), 1)
 
 
-# <<< only with scoring
 def draw(figures: dict[str, Any]) -> None:
     """The chart: time of one record, and rows a second of one core."""
     from matplotlib import rc_context
@@ -165,13 +161,11 @@ def main() -> None:
         rounds=7,
     )
     times = [name for name, kind in inputs.items() if kind == "datetime"]
-    # >>> only with scoring
     with tempfile.TemporaryDirectory() as folder:
         files = {"1x": Path(folder) / "small.csv", f"{TIMES}x": Path(folder) / "large.csv"}
         rows.head(SMALL).to_csv(files["1x"], index=False)
         pd.concat([rows.head(SMALL)] * TIMES).to_csv(files[f"{TIMES}x"], index=False)
         peaks = {name: peak_of_predict(bundle, file) for name, file in files.items()}
-    # <<< only with scoring
     figures = {
         "one_record_ms": {name: round(value * 1e3, 4) for name, value in single.items()},
         "one_record_times_faster": {n: round(single["pipeline"] / single[n], 1) for n in ("graph", "predictor")},
@@ -180,7 +174,7 @@ def main() -> None:
         "rows_times_faster": {n: round(many["pipeline"] / many[n], 2) for n in ("graph", "predictor")},
         "fitted_pipeline": child(FITTED, str(model_file), json.dumps(record), json.dumps(times)),
         "predictor": child(LOADED, str(bundle), json.dumps(record)),
-        "predict_memory_mb": {**peaks, "rows": {"1x": SMALL, f"{TIMES}x": SMALL * TIMES}},  # only with scoring
+        "predict_memory_mb": {**peaks, "rows": {"1x": SMALL, f"{TIMES}x": SMALL * TIMES}},
     }
     (HERE / "inference.json").write_text(json.dumps(figures, indent=2) + "\n")
     print(json.dumps(figures, indent=2))

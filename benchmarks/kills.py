@@ -18,7 +18,7 @@ from pathlib import Path
 from tests.slow.conftest import Project, make_project
 from tests.slow.kills import (
     Kill,
-    Predict,  # only with scoring
+    Predict,
     Push,
     Repro,
     Victim,
@@ -65,7 +65,7 @@ def campaign(project: Project, kills: int) -> bool:
     victims: dict[Victim, int] = {  # and how often each is chosen; a walk takes longest
         Repro(project): 6,
         Walk(project): 3,
-        Predict(project, 15_000): 7,  # only with scoring
+        Predict(project, 15_000): 7,
         Push(project): 7,
     }
     durations: dict[tuple[str, str], float] = {}

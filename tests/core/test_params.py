@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from mlops_pkg.core import params as core
 from mlops_pkg.core.params import UserError, merge, nearest, read_yaml
 from mlops_pkg.pipeline.params import Params
-from tests.conftest import TASK, flights
+from tests.conftest import TASK
 
 load_params = partial(core.load_params, model=Params)  # the files of these tests lie in no project
 
@@ -55,7 +55,6 @@ def test_the_projects_own_params_are_valid() -> None:
     )
 
 
-@flights
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
@@ -182,7 +181,6 @@ def test_shares_are_whole_within_rounding(tmp_path: Path) -> None:
     assert load_params(path).data.split.how == "at random, seed 0"
 
 
-@flights
 @pytest.mark.parametrize(
     ("changed", "line"),
     [
@@ -228,7 +226,6 @@ def test_a_mistake_in_a_split_or_a_target_is_one_line(tmp_path: Path, changed: d
     assert message_of(write_data(tmp_path / "params.yaml", **changed)) == f"params.yaml: {line}"
 
 
-@flights
 def test_a_regression_of_what_was_cut_in_two_is_an_error(tmp_path: Path) -> None:
     message = message_of(write(tmp_path / "params.yaml", {"task": "regression"}))
 
@@ -245,7 +242,6 @@ def test_a_mapping_where_a_value_belongs_is_named_by_its_key(tmp_path: Path) -> 
     assert message == 'params.yaml: train.max_iter = {"least": 5}: input should be a valid integer'
 
 
-@flights
 @pytest.mark.parametrize(
     "keys",
     [
@@ -368,7 +364,6 @@ def test_every_value_is_described() -> None:
     assert not undocumented, f"no docstring: {undocumented}"
 
 
-@flights
 def test_a_step_keeps_its_own_options_apart() -> None:
     step = load_params(ROOT / "params.yaml").features.steps[0]
 
@@ -407,14 +402,12 @@ def test_the_nearest_name_is_hinted_at_and_else_all_are_listed() -> None:
     assert nearest("xyz", ["test", "train"]) == "valid names: test, train"
 
 
-@flights
 def test_the_leak_rule_names_everything_that_happens_after_scheduled_departure() -> None:
     known_later = load_params(ROOT / "params.yaml").data.known_later
 
     assert {"dep_time", "dep_delay", "arr_time", "arr_delay", "air_time"} <= set(known_later)
 
 
-@flights
 @pytest.mark.parametrize("name", ["dep_time", "dep_delay", "arr_time", "arr_delay", "air_time"])
 def test_a_column_that_is_known_later_is_refused(name: str) -> None:
     message = message_of(ROOT / "params.yaml", {"data": {"columns": {name: {"kind": "number"}}}})

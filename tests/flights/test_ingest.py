@@ -14,9 +14,8 @@ from mlops_pkg.core.splits import select
 from mlops_pkg.core.workspace import Workspace, digest, read_json, read_table
 from mlops_pkg.pipeline import ingest
 from mlops_pkg.pipeline.params import Params
-from tests.conftest import ROOT, TASK, flights
+from tests.conftest import ROOT, TASK
 
-pytestmark = flights
 LEAKS = ("dep_time", "dep_delay", "arr_time", "air_time")
 Cells = list[list[str]]
 

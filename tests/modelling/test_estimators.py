@@ -19,9 +19,8 @@ from mlops_pkg.core.workspace import Workspace, digest, read_json, read_table, w
 from mlops_pkg.modelling import estimators, models
 from mlops_pkg.pipeline.params import Params
 from mlops_pkg.portable.persistence import dump_model, load_model
-from tests.conftest import STAGES, TASK, flights
+from tests.conftest import STAGES, TASK
 
-pytestmark = flights
 ROOT = Path(__file__).parents[2]
 
 

@@ -17,7 +17,7 @@ from mlops_pkg.modelling import metrics as measures
 from mlops_pkg.modelling.models import predict
 from mlops_pkg.pipeline.params import Evaluate, Params
 from mlops_pkg.portable.persistence import load_model
-from tests.conftest import TASK, flights
+from tests.conftest import TASK
 
 ROOT = Path(__file__).parents[2]
 Weights = np.ndarray[Any, np.dtype[np.float64]]
@@ -351,7 +351,6 @@ def make_records(rows: int = 300) -> pd.DataFrame:
     return records.assign(line=range(rows), month=9, late=(records["distance"] > 60).astype("int64"))
 
 
-@flights
 def test_an_informative_column_is_important_and_a_useless_one_is_not() -> None:
     params = load(evaluate={"importance_rows": 250, "importance_repeats": 3})
 
@@ -364,7 +363,6 @@ def test_an_informative_column_is_important_and_a_useless_one_is_not() -> None:
     assert sorted(found["column"]) == sorted(params.data.columns)
 
 
-@flights
 def test_importance_leaves_the_records_as_they_were() -> None:
     records = make_records()
     before = records.copy()
@@ -386,7 +384,6 @@ def make_judged() -> tuple[dict[str, pd.DataFrame], dict[str, dict[str, Weights]
     return judged, answers
 
 
-@flights
 def test_slices_are_judged_on_their_own_rows() -> None:
     judged, answers = make_judged()
     params = load(evaluate={"slices": ["carrier"], "min_slice_rows": 50})
@@ -401,7 +398,6 @@ def test_slices_are_judged_on_their_own_rows() -> None:
     assert np.isnan(found.loc[("test", "AA"), "roc_auc"]), "a slice of one class has no ROC-AUC"
 
 
-@flights
 def test_slices_that_are_all_too_small_leave_a_table_that_can_be_read(tmp_path: Path) -> None:
     judged, answers = make_judged()
     params = load(evaluate={"slices": ["carrier"], "min_slice_rows": 100_000})

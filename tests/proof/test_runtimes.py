@@ -18,9 +18,9 @@ NAMES = [
     "graph, in batches",
     "graph, row by row",
     "predictor, numpy and onnxruntime alone",
-    "endpoint, JSON one by one",  # only with serving
-    "endpoint, JSON in batches",  # only with serving
-    "endpoint, Arrow",  # only with serving
+    "endpoint, JSON one by one",
+    "endpoint, JSON in batches",
+    "endpoint, Arrow",
 ]
 
 
@@ -114,9 +114,9 @@ def test_a_row_that_the_predictor_rejects_is_red(root: Path) -> None:
 
     told = "record 63 is rejected: distance: "
     assert told in found["predictor, numpy and onnxruntime alone"]
-    assert told in found["endpoint, JSON in batches"]  # only with serving
-    assert told in found["endpoint, Arrow"]  # only with serving
-    assert '"field"' in found["endpoint, JSON one by one"]  # only with serving
+    assert told in found["endpoint, JSON in batches"]
+    assert told in found["endpoint, Arrow"]
+    assert '"field"' in found["endpoint, JSON one by one"]
 
 
 def test_missing_outputs_are_red_and_say_how_to_make_them(root: Path) -> None:

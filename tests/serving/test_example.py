@@ -8,7 +8,7 @@ import subprocess
 
 from mlops_pkg.bundle.predictor import Predictor
 from benchmarks.serving.report import table
-from tests.conftest import ROOT, flights
+from tests.conftest import ROOT
 from tests.serving.conftest import Server, start
 
 README = (ROOT / "README.md").read_text()
@@ -27,7 +27,6 @@ def asked(server: Server) -> bytes:
     return server.ask(words[words.index("-d") + 1].encode()).body
 
 
-@flights
 def test_the_request_that_the_readme_shows_is_answered_as_it_shows() -> None:
     bundle = ROOT / "artifacts" / "package"
     with start(bundle) as server:

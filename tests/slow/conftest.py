@@ -14,13 +14,11 @@ from tests.conftest import IDENTITY, ROOT, lay_out
 COPIED = ("README.md", "dvc.yaml", "settings.ini", "setup.py", "pyproject.toml", ".gitignore", ".dvcignore", "nbs")
 
 
-# >>> only with template
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first: the others run beside it."""
     items.sort(key=lambda item: item.path.name != "test_template.py")
 
 
-# <<< only with template
 class Project:
     """One project and its commands."""
 

@@ -148,7 +148,6 @@ class Walk(Victim):
         return "part" if bool(former) != (notebook == FORMER) else "former" if former else "new"
 
 
-# >>> only with scoring
 class Predict(Victim):
     """`mlops_pkg predict` from csv to csv, with a row that is rejected."""
 
@@ -190,7 +189,6 @@ class Predict(Victim):
         return super().difference() or (f"scratch is left: {left}" if left else "")
 
 
-# <<< only with scoring
 class Push(Victim):
     """`dvc push` of everything to a folder that is new each time, as DVC notes which folder holds what."""
 

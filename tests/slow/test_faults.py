@@ -18,7 +18,7 @@ import pytest
 from tests.conftest import ROOT, STAGES
 from tests.slow.conftest import Project, make_project
 from tests.slow.kills import (
-    Predict,  # only with scoring
+    Predict,
     Push,
     Repro,
     Walk,
@@ -93,7 +93,7 @@ def test_after_a_kill_at_a_random_moment_the_next_command_goes_on(project: Proje
     generator = random.Random(4)
     durations: dict[tuple[str, str], float] = {}
     victims = [Repro(project)] * 3 + [Push(project)] * 3
-    victims += [Predict(project, 5_000)] * 3  # only with scoring
+    victims += [Predict(project, 5_000)] * 3
 
     kills = [kill(victim, durations, generator) for victim in victims]
 
@@ -228,7 +228,6 @@ def test_a_walk_on_a_full_disk_is_one_line(unchanged: Project) -> None:
     assert "No space left on device; make room on the disk and run it again; nothing was changed" in done.stderr
 
 
-# >>> only with scoring
 def test_predict_on_a_full_disk_keeps_the_former_answers(unchanged: Project, tmp_path: Path) -> None:
     rows = "mlops_pkg.core.workspace import read_table; read_table(Path('artifacts/ingest/test.parquet'))"
     code = f"import sys; from pathlib import Path; from {rows}.to_csv(sys.argv[1], index=False)"
@@ -242,7 +241,6 @@ def test_predict_on_a_full_disk_keeps_the_former_answers(unchanged: Project, tmp
     assert {path.name: path.read_text() for path in tmp_path.glob("*out*")} == {"out.csv": "former\n"}
 
 
-# <<< only with scoring
 def test_artifacts_on_a_read_only_disk_are_one_line(unchanged: Project) -> None:
     script = 'mount --bind artifacts artifacts; mount -o remount,bind,ro artifacts; "$@"'
 

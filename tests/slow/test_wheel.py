@@ -5,17 +5,17 @@ import re
 import shutil
 import subprocess
 import sys
-import time  # only with serving
+import time
 from pathlib import Path
-from urllib.request import urlopen  # only with serving
+from urllib.request import urlopen
 
 import numpy as np
-import pandas as pd  # only with scoring
+import pandas as pd
 import pytest
 
 from mlops_pkg.core.params import load_params
 from mlops_pkg.core.workspace import read_table
-from mlops_pkg.proof import runtimes  # only with serving
+from mlops_pkg.proof import runtimes
 from mlops_pkg.proof.runtimes import closure, write_rows
 from tests.conftest import ROOT, TESTS
 
@@ -26,7 +26,7 @@ TESTED = (
     "bundle",
     "portable",
     "pipeline",
-    "scoring",  # only with scoring
+    "scoring",
 )
 
 
@@ -127,7 +127,6 @@ def test_numpy_and_onnxruntime_alone_answer_the_test_months_exactly(wheel: Path,
     assert answered.strip() == f"{len(rows)} 0 0 []", "rows, rejects, differing answers, what else was loaded"
 
 
-# >>> only with scoring
 def test_the_bare_wheel_scores_a_file(wheel: Path, tmp_path: Path) -> None:
     python = environment(tmp_path / "venv", wheel, "requirements-edge.txt")
     rows = read_table(ROOT / "artifacts" / "ingest" / "live.parquet").head(500)
@@ -142,8 +141,6 @@ def test_the_bare_wheel_scores_a_file(wheel: Path, tmp_path: Path) -> None:
     assert np.array_equal(scored["probability"], expected), "another answer than evaluate measured"
 
 
-# <<< only with scoring
-# >>> only with serving
 WATCHED = """
 import builtins, os, sys
 asked, names = builtins.__import__, os.path.join(os.path.dirname(__file__), "names")
@@ -212,7 +209,6 @@ def test_the_extra_serve_alone_serves_and_loads_no_machine_learning(wheel: Path,
     assert run(str(python), "-c", "import importlib.util as u; print(u.find_spec('pandas'))", cwd=tmp_path) == "None\n"
 
 
-# <<< only with serving
 def test_the_bare_wheel_reads_a_bundle_and_knows_its_commands(wheel: Path, tmp_path: Path) -> None:
     python = environment(tmp_path / "venv", wheel, "requirements-edge.txt")
     code = (
