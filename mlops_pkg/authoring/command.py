@@ -112,7 +112,7 @@ def new(folder: Path, defaults: bool, **answers: Any) -> None:
       mlops_pkg new my-project
       mlops_pkg new houses --title "House prices" --author Ada --table houses.csv --target price
     """  # noqa: D301
-    from mlops_pkg.authoring.new import new_project
+    from mlops_pkg.authoring.new import amend_first_commit, new_project
 
     given = {name: str(value) for name, value in answers.items() if value is not None}
     if "table" in given:
@@ -127,6 +127,7 @@ def new(folder: Path, defaults: bool, **answers: Any) -> None:
     done = subprocess.run([*make, f"FILE={given['table']}", f"TARGET={given['target']}"], check=False)
     if done.returncode:
         raise click.exceptions.Exit(1)
+    amend_first_commit(folder)
     click.echo(f"{folder}: made for {Path(given['table']).name}; look at its params.yaml, then `make run`")
 
 # %% ../../nbs/authoring/73_command.ipynb #adopt
