@@ -56,10 +56,8 @@ def new_project(
     template, wheel = template_and_wheel()
     options: dict[str, Any] = {"data": answers, "defaults": not ask, "skip_tasks": True, "quiet": True, "unsafe": True}
     try:
-        with copier.Worker(str(template), folder, vcs_ref="HEAD", **options) as worker:
-            worker.run_copy()
-            given = dict(worker.answers.combined)
-        finish(template, folder, given, wheel)
+        done = copier.run_copy(str(template), folder, vcs_ref="HEAD", **options)
+        finish(template, folder, dict(done.answers.combined), wheel)
     except (CopierError, ValueError, GeneratingError) as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise UserError(" ".join(str(error).split())) from None

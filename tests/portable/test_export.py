@@ -291,7 +291,10 @@ def test_rows_that_the_pipeline_refuses_stand_alone() -> None:
 
     assert np.flatnonzero(np.isnan(margin)).tolist() == np.flatnonzero(np.isnan(answer)).tolist() == [0, 4, 8]
     kept = ~np.isnan(margin)
-    assert np.array_equal(margin[kept], it.pipeline.predict(it.frame.iloc[:9])[kept])
+    expected = it.pipeline.predict(it.frame.iloc[:9])[
+        kept
+    ]  # nine rows at once: another kernel of BLAS, another last bit
+    assert compare(expected, margin[kept], tolerance(it.pipeline)).differing == 0
 
 
 def test_a_pipeline_that_refuses_every_row_answers_nothing() -> None:

@@ -16,7 +16,7 @@ COPIED = ("README.md", "dvc.yaml", "settings.ini", "setup.py", "pyproject.toml",
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first: the others run beside it."""
-    items.sort(key=lambda item: item.path.name != "test_template.py")
+    items.sort(key=lambda item: item.path.name != "test_new_project.py")
 
 
 class Project:
