@@ -42,7 +42,7 @@ def test_a_stage_run_again_writes_the_same_bytes(tmp_path: Path) -> None:
 
 def test_the_bundle_predicts_what_was_evaluated() -> None:
     rows = read_table(WORKSPACE.input("ingest", "test.parquet")).head(200)
-    stored = read_table(WORKSPACE.input("evaluate", "predictions.parquet")).head(200)
+    stored = read_table(WORKSPACE.input("evaluate", "predictions.parquet")).head(len(rows))
     columns = {name: rows[name].to_numpy(dtype=object) for name in PARAMS.data.columns}
 
     found = Predictor.load(WORKSPACE.input("package", "manifest.json").parent).predict(columns)
