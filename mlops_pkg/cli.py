@@ -122,6 +122,22 @@ def commands() -> None:
       mlops_pkg summary              where things stand
     """  # noqa: D301
 
+# %% ../nbs/90_cli.ipynb #root
+def _root() -> Path:
+    """The project around the current folder."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "params.yaml").is_file():
+            return folder
+    click.echo(f"params.yaml: not found in {here} or above it; run this inside the project", err=True)
+    raise click.exceptions.Exit(1)
+
+
+def _read(path: Path | None) -> dict[str, Any]:
+    """Return the mapping in a JSON file; an empty one where it is missing or torn."""
+    value = read_json_if_there(path) if path else None
+    return value if isinstance(value, dict) else {}
+
 # %% ../nbs/90_cli.ipynb #known-stages
 def known_stages(context: click.Context, argument: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
     """The names, where each is a stage's; another name is wrong usage, with the nearest stage as a hint."""
@@ -541,22 +557,6 @@ def mend(everything: bool) -> None:
 
     for line in mend_project(_root(), everything):
         click.echo(line)
-
-# %% ../nbs/90_cli.ipynb #root
-def _root() -> Path:
-    """The project around the current folder."""
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "params.yaml").is_file():
-            return folder
-    click.echo(f"params.yaml: not found in {here} or above it; run this inside the project", err=True)
-    raise click.exceptions.Exit(1)
-
-
-def _read(path: Path | None) -> dict[str, Any]:
-    """Return the mapping in a JSON file; an empty one where it is missing or torn."""
-    value = read_json_if_there(path) if path else None
-    return value if isinstance(value, dict) else {}
 
 # %% ../nbs/90_cli.ipynb #rows-summary
 def rows_summary(
