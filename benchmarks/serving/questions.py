@@ -31,9 +31,10 @@ class Questions:
 def read_questions() -> Questions:
     """Rows from all over test and live."""
     from mlops_pkg.core.workspace import Workspace
-    from mlops_pkg.proof.runtimes import ask_pipeline
+    from mlops_pkg.proof.runtimes import ask_pipeline, subject
 
-    asked = ask_pipeline(Workspace.find())
+    workspace = Workspace.find()
+    asked = ask_pipeline(workspace, subject(workspace.root))
     rows, signature = asked.rows[list(asked.inputs)], ROOT / "artifacts" / "package" / "signature.json"
     spread = np.linspace(0, len(rows) - 1, BODIES).astype(int)
     records = []

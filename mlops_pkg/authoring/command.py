@@ -12,8 +12,6 @@ from typing import Any
 
 import click
 
-from ..core.workspace import project_root
-
 # %% ../../nbs/authoring/73_command.ipynb #add
 @click.group()
 def add() -> None:
@@ -38,6 +36,7 @@ def add_stage(name: str, after: str) -> None:
       mlops_pkg add stage bands --after features
     """  # noqa: D301
     from mlops_pkg.authoring.stages import add_stage as write_stage
+    from mlops_pkg.core.workspace import project_root
 
     click.echo(f"written: {', '.join(write_stage(project_root(), name, after))}; next: `mlops_pkg run`")
 
@@ -63,6 +62,7 @@ def remove_stage(name: str, force: bool) -> None:
       mlops_pkg remove stage bands
     """  # noqa: D301
     from mlops_pkg.authoring.stages import remove_stage as delete_stage
+    from mlops_pkg.core.workspace import project_root
 
     click.echo(f"removed: {', '.join(delete_stage(project_root(), name, force))}; next: `mlops_pkg run`")
 
@@ -88,6 +88,7 @@ def rename_stage(name: str, new: str) -> None:
       mlops_pkg rename stage bands segments
     """  # noqa: D301
     from mlops_pkg.authoring.stages import rename_stage as move_stage
+    from mlops_pkg.core.workspace import project_root
 
     left = move_stage(project_root(), name, new)
     click.echo("".join(f"still '{name}': {line}\n" for line in left) + f"{name} is {new}; next: `mlops_pkg run`")
@@ -145,6 +146,7 @@ def adopt(file: Path, target: str) -> None:
       mlops_pkg adopt houses.csv --target price
     """  # noqa: D301
     from mlops_pkg.authoring.new import adopt as adopt_table
+    from mlops_pkg.core.workspace import project_root
 
     written = adopt_table(project_root(), file.resolve(), target)
     click.echo(f"written: {', '.join(written)}; look at params.yaml, then `make run`")

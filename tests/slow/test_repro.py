@@ -111,9 +111,9 @@ def test_editing_prose_runs_that_walk_and_no_production_stage(everything: Projec
 def test_editing_train_runs_train_and_what_follows(everything: Project) -> None:
     notebook = everything.root / "nbs" / "pipeline" / "22_train.ipynb"
 
-    edit_cell(
-        notebook, "return np.round(np.asarray(answer, dtype=np.float64), 9)", "return np.round(np.asarray(answer), 9)"
-    )
+    for name in ("name", "params.train.estimator", '"linear"'):  # in the run, and twice in the walk
+        given = f"fit_estimator({name}, params, params.train, "
+        edit_cell(notebook, f"{given}X, y)", f"{given}X.round(6), y)")
     everything.run("nbdev_export")
     ran = everything.repro()
 
@@ -124,7 +124,7 @@ def test_editing_train_runs_train_and_what_follows(everything: Project) -> None:
 def test_a_walk_that_differs_from_its_run_is_red(everything: Project) -> None:
     notebook = everything.root / "nbs" / "pipeline" / "22_train.ipynb"
 
-    edit_cell(notebook, 'baseline = fit("linear", params, X, y)', 'baseline = fit("linear", params, X, 1 - y)')
+    edit_cell(notebook, ", y)\npd.Series(baseline", ", 1 - y)\npd.Series(baseline")
     done = everything.run("dvc", "repro", check=False)
 
     assert done.returncode != 0

@@ -25,7 +25,8 @@ TESTED = (
     "core",
     "bundle",
     "portable",
-    "pipeline",
+    "modelling",
+    "flights",
     "scoring",
 )
 
@@ -74,12 +75,16 @@ def test_the_exported_package_passes_its_tests_with_the_extra_pipeline_alone(whe
     project.mkdir()
     for name in (
         "params.yaml",
+        "dvc.yaml",
+        "settings.ini",
         "pyproject.toml",
         "requirements-pipeline.txt",
         "requirements-serve.txt",
         "environment.json",
     ):
         shutil.copy(ROOT / name, project)
+    (project / "mlops_pkg" / "pipeline").mkdir(parents=True)
+    shutil.copy(ROOT / "mlops_pkg" / "pipeline" / "params.py", project / "mlops_pkg" / "pipeline")
     (project / "tests").mkdir()
     for name in ("conftest.py", "sample.zip", "toy.py"):
         shutil.copy(TESTS / name, project / "tests")
