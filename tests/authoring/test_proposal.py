@@ -38,7 +38,7 @@ def real_table(name: str, folder: Path) -> tuple[Path, str]:
     places = [
         ROOT / "data" / f"{name}.csv",
         ROOT / "data" / f"{name}.csv.zip",
-        ROOT / "docs/another-data-set/penguins.csv",
+        ROOT / "tests/authoring/penguins.csv",
     ]
     found = next((place for place in places if place.exists() and place.name.startswith(name)), None)
     if found is None:

@@ -21,7 +21,7 @@ from mlops_pkg.history.provenance import (
 from mlops_pkg.project.lock import Locked, read_lock
 from tests.proof.origins import PROJECT, commit, git, rewrite
 
-TRACKED = ("dvc.yaml", "dvc.lock", "params.yaml", "data.dvc", "requirements-pipeline.txt")
+TRACKED = ("settings.ini", "dvc.yaml", "dvc.lock", "params.yaml", "data.dvc", "requirements-pipeline.txt")
 
 
 def states(graph: Graph) -> dict[tuple[str, str], str]:
