@@ -20,7 +20,8 @@ from typing import Any
 import yaml
 
 from .profile import Profile, Seen, profile
-from ..core.params import SPLITS, Data, UserError, nearest
+from ..bundle.file_format import read_times
+from ..core.params import SPLITS, Data, FileFormat, UserError, nearest
 from ..core.sources import telling
 from ..core.splits import FEW_ROWS, FEW_VALUES
 from ..report.terminal import table
@@ -169,10 +170,10 @@ def _values(found: Profile, name: str) -> Any:
 
     words, seen = found.head[name].astype("str"), found.columns[name]
     if seen.kind == "number":
-        return pd.to_numeric(words.str.replace(found.form.decimal, ".", regex=False), errors="coerce")
+        return pd.to_numeric(words.str.replace(found.file_format.decimal, ".", regex=False), errors="coerce")
     if seen.kind == "datetime":
-        times = pd.to_datetime(words, format=seen.time, errors="coerce", utc=True)
-        return (times - pd.Timestamp("1970-01-01", tz="UTC")).dt.total_seconds()
+        times = pd.Series(read_times(words.fillna("").tolist(), found.file_format.times.get(name))[0])
+        return (times - pd.Timestamp("1970-01-01")).dt.total_seconds()
     return words
 
 
@@ -251,10 +252,10 @@ def time_split(
     for name, one in given.items():
         seen = one.seen
         whole = not (seen.missing or seen.strays) and one.role in ("column", "left out")
-        for period, form in PERIODS.items() if one.kind == "datetime" and whole else ():
+        for period, pattern in PERIODS.items() if one.kind == "datetime" and whole else ():
             counts = Counter[int]()
             for day, rows in seen.days.items():
-                counts[int(day.strftime(form))] += rows
+                counts[int(day.strftime(pattern))] += rows
             if len(counts) <= 120 and (parts := _in_time(counts)):
                 return name, period, parts
     for name, one in given.items():
@@ -403,6 +404,16 @@ def _split_lines(proposal: Proposal) -> list[str]:
     return [f"  split:  # by time: {told}", f"    by: {_flow({'v': proposal.split_by})[4:-1]}", *listed]
 
 
+def _file_format(proposal: Proposal) -> dict[str, Any]:
+    """Return how the file is written: the words for what is missing, and what else differs from plain csv."""
+    needed = {*proposal.columns, *(proposal.in_time or ())[:1]}
+    told = proposal.found.file_format.model_dump(mode="json")
+    times = {name: pattern for name, pattern in told.pop("times").items() if name in needed}
+    plain = FileFormat().model_dump(mode="json")
+    odd = {name: value for name, value in told.items() if name == "missing" or value != plain[name]}
+    return odd | ({"times": times} if times else {})
+
+
 def _data_lines(proposal: Proposal) -> list[str]:
     """The section `data`."""
     _, more = task_of(proposal.given[proposal.target].seen) or ("", {})
@@ -410,6 +421,7 @@ def _data_lines(proposal: Proposal) -> list[str]:
     return [
         "data:",
         f"  source: {_flow({'folder': proposal.source})}  # where data/ comes from when no remote holds it",
+        f"  file_format: {_flow(_file_format(proposal))}  # of data/, and of every file to predict later",
         f"  target: {_flow({'name': proposal.target, **more})}  # {seen_words(proposal.given[proposal.target].seen)}",
         *_split_lines(proposal),
         "  # The leak rule: what is known only after the moment of prediction. Is this list complete?",
@@ -494,9 +506,9 @@ def profile_table(
         some = words.partition(": ")[2]
         distinct = f"{seen.distinct:,}{'+' if seen.many else ''}"
         rows.append((name, one.kind, missing, distinct, some[:50], one.role, _plain(one.why)[:70]))
-    form = found.form
-    odd = [f"separator {form.separator!r}"] * (form.separator != ",")
-    odd += [f"it is not UTF-8, and was read as {form.encoding}"] * (form.encoding != "utf-8")
+    written = found.file_format
+    odd = [f"separator {written.separator!r}"] * (written.separator != ",")
+    odd += [f"it is not UTF-8, and was read as {written.encoding}"] * (written.encoding != "utf-8")
     head = f"{found.path.name}: {found.rows:,} rows, {len(found.columns)} columns" + "".join(
         f"; {text}" for text in odd
     )

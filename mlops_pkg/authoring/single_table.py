@@ -14,35 +14,13 @@ from typing import Any
 
 from .proposal import Proposal, bounds_of, params_text
 from ..core.params import UserError, package_name
-from ..core.tables import ISO, Form
 from ..core.workspace import write_bytes
 from ..project.files import stage_notebook
 
-# %% ../../nbs/authoring/64_single_table.ipynb #form-code
+# %% ../../nbs/authoring/64_single_table.ipynb #quoted
 def _quoted(text: str) -> str:
-    """The text as Python writes it, in double quotes."""
+    """Return the text as Python writes it, in double quotes."""
     return json.dumps(text, ensure_ascii=False)
-
-
-def _tuple(words: tuple[str, ...]) -> str:
-    return f"({', '.join(map(_quoted, words))}{',' * (len(words) == 1)})"
-
-
-def _dict(pairs: dict[str, str]) -> str:
-    return "{" + ", ".join(f"{_quoted(name)}: {_quoted(value)}" for name, value in pairs.items()) + "}"
-
-
-def _form_code(proposal: Proposal) -> str:
-    """The form of the file, as far as it is not that of a plain csv file."""
-    form, plain, needed = proposal.found.form, Form(), {*proposal.columns, *(proposal.in_time or ())[:1]}
-    times = {name: value for name, value in form.times.items() if name in needed and value != ISO}
-    given = {name: getattr(form, name) for name in ("separator", "encoding", "decimal", "missing")}
-    words = [f"file={_quoted(proposal.file)}"]
-    for name, value in given.items():
-        if value != getattr(plain, name):
-            words.append(f"{name}={_tuple(value) if isinstance(value, tuple) else _quoted(value)}")
-    words += [f"times={_dict(times)}"] if times else []
-    return "Form(\n    " + ",\n    ".join(words) + ",\n)" if len(words) > 1 else f"Form({words[0]})"
 
 # %% ../../nbs/authoring/64_single_table.ipynb #others-code
 def _others_code(proposal: Proposal) -> dict[str, str]:
@@ -71,7 +49,7 @@ def _contract_code(proposal: Proposal) -> str:
     others = "".join(f"        {name}: {value},\n" for name, value in _others_code(proposal).items())
     return f'''#| export
 OUTCOME = {_quoted(proposal.target)}  # what the target is made from
-TABLE = {_form_code(proposal)}
+FILES = {{"records": {_quoted(proposal.file)}}}
 KEY: list[str] = {json.dumps([proposal.key] if proposal.key else [])}  # what makes a row unique
 
 
@@ -130,8 +108,8 @@ model is described here.
 {contract}
 
 @@ code use-contract-of
-share, files = params.ingest.max_reject_share, {{"records": TABLE}}
-checked = check_tables(workspace.data, files, lambda *_: contract_of(params.data), share)
+share, data = params.ingest.max_reject_share, params.data
+checked = check_tables(workspace.data, FILES, lambda *_: contract_of(data), share, data.file_format)
 tables, rejects, counts = checked
 pd.DataFrame(counts).T
 
@@ -196,9 +174,9 @@ _LAST = '''@@ code run
 #| export
 def run(params: Params, workspace: Workspace) -> None:
     """The raw table to checked and split tables."""
-    share, files = params.ingest.max_reject_share, {{"records": TABLE}}
-    checked = check_tables(workspace.data, files, lambda *_: contract_of(params.data), share)
-    write(workspace, "ingest", checked, *build(checked[0]["records"], params.data))
+    share, data = params.ingest.max_reject_share, params.data
+    checked = check_tables(workspace.data, FILES, lambda *_: contract_of(data), share, data.file_format)
+    write(workspace, "ingest", checked, *build(checked[0]["records"], data))
 
 @@ code use-run
 splits, steps = build(tables["records"], params.data)
@@ -228,7 +206,7 @@ def add_period(records: pd.DataFrame) -> pd.DataFrame:
 
 # %% ../../nbs/authoring/64_single_table.ipynb #ingest-notebook
 _SPLITS = "Steps drop_without select split_rows step write"
-_TABLES = "NUMBER TEXT TIME Form check_tables contract described text whole"
+_TABLES = "NUMBER TEXT TIME check_tables contract described text whole"
 
 
 def _imports(code: str, package: str) -> str:

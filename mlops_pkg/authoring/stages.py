@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['NAME', 'find_block', 'insert_block', 'drop_block', 'check_name', 'section_class', 'notebook_after', 'cells_of',
            'new_notebook', 'params_notebook', 'add_section', 'drop_section', 'stage_block', 'walk_block',
-           'declare_imports', 'add_row', 'test_folder', 'add_stage', 'Reference', 'references', 'remove_stage',
-           'rename_stage']
+           'declare_imports', 'declare_section', 'undeclare_section', 'add_row', 'test_folder', 'add_stage',
+           'Reference', 'references', 'remove_stage', 'rename_stage']
 
 # %% ../../nbs/authoring/68_stages.ipynb #imports
 import json
@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from .saving import clean_content, export, record_of, write_index
-from ..core.params import UserError, package_name
+from ..core.params import UserError, package_name, read_yaml
 from ..core.stage import WALK, check_stage, stage_names
 from ..core.workspace import write_bytes
 from mlops_pkg.project.files import (
     declared_outputs,
     notebooks,
+    params_of,
     paths_of,
     read_notebook,
     read_stages,
@@ -291,6 +292,22 @@ def declare_imports(root: Path, name: str) -> None:
         lines[at + 1 : at + 1] = [f"      - {path}" for path in sorted(missing)]
         write_bytes(root / "dvc.yaml", ("\n".join(lines) + "\n").encode())
 
+# %% ../../nbs/authoring/68_stages.ipynb #declare-section
+def declare_section(root: Path, text: str, name: str, after: str) -> str:
+    """Return dvc.yaml with a new section in the params of each stage that declares all sections, as `package` does."""
+    sections, lines = set(read_yaml(root / "params.yaml")), text.splitlines()
+    for entry, stage in read_stages(root).items():
+        if sections <= set(params_of(stage).get("params.yaml") or ()):
+            start, end = find_block(lines, entry, "  ") or (0, 0)
+            at = next(number for number in range(start, end) if lines[number].startswith("    params: ["))
+            lines[at] = re.sub(rf"\b{after}\b", f"{after}, {name}", lines[at], count=1)
+    return "\n".join(lines) + "\n"
+
+
+def undeclare_section(text: str, name: str) -> str:
+    """Return dvc.yaml without a section among the params of stages."""
+    return re.sub(rf"^(    params: \[.*?), {name}\b", r"\1", text, flags=re.MULTILINE)
+
 # %% ../../nbs/authoring/68_stages.ipynb #readme-row
 def add_row(text: str, name: str, notebook: str, after: str) -> str:
     """Return the README with a row for a stage after that of another; raise `UserError` where that has none."""
@@ -344,7 +361,8 @@ def add_stage(
     folder = test_folder(root)
     words = {"name": name, "after": after, "file": _table_of(root, after), "package": package}
     texts = {file: (root / file).read_text("utf-8") for file in ("dvc.yaml", "params.yaml", "README.md")}
-    dvc = insert_block(texts["dvc.yaml"], after, stage_block(root, name, after), "  ")
+    dvc = declare_section(root, texts["dvc.yaml"], name, after)
+    dvc = insert_block(dvc, after, stage_block(root, name, after), "  ")
     written = {
         path: new_notebook(root, name, after),
         params: clean_content(root, sections),
@@ -431,7 +449,7 @@ def remove_stage(
     sections = read_notebook(params)
     drop_section(sections, name)
     text = (root / "dvc.yaml").read_text("utf-8")
-    dvc = drop_block(drop_block(text, name, "  "), f"{WALK}{name}", "  ")
+    dvc = undeclare_section(drop_block(drop_block(text, name, "  "), f"{WALK}{name}", "  "), name)
     rows = (root / "README.md").read_text("utf-8").splitlines(keepends=True)
     write_bytes(root / "README.md", "".join(row for row in rows if not re.match(rf"\| *`{name}` *\|", row)).encode())
     write_bytes(root / "params.yaml", drop_block((root / "params.yaml").read_text("utf-8"), name).encode())

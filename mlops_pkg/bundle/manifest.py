@@ -22,7 +22,7 @@ METRICS = "metrics.json"  # how good it is
 REFERENCE = "reference.json"  # the shape of the training rows
 LINEAGE = "lineage.json"  # where it all comes from
 FILES = frozenset({MANIFEST, MODEL, SIGNATURE, CARD, METRICS, REFERENCE, LINEAGE})
-FORMAT = 3
+FORMAT = 4
 MOST_BYTES = 1 << 30  # a larger file is not read
 
 

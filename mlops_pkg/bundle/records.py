@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from .file_format import ISO, ZONED
 from .signature import Field, Signature
 
 # %% ../../nbs/bundle/12_records.ipynb #reject
@@ -142,10 +143,9 @@ def _amount(bound: float, field: Field) -> str:
 
 # %% ../../nbs/bundle/12_records.ipynb #microseconds
 _EPOCH = datetime.datetime(1970, 1, 1)
-_ISO = r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,9}+)?+)?+)?+"
-_MOMENT = re.compile(_ISO, re.ASCII)
-_MOMENTS = re.compile(rf"(?:(?:{_ISO})?+\n)*+", re.ASCII)  # one a line, or none
-_MOMENT_IN_ZONE = re.compile(rf"{_ISO} ?(?:Z|[+-]\d\d(?::?\d\d)?)", re.ASCII)
+_MOMENT = re.compile(ISO, re.ASCII)
+_MOMENTS = re.compile(rf"(?:(?:{ISO})?+\n)*+", re.ASCII)  # one a line, or none
+_MOMENT_IN_ZONE = re.compile(ZONED, re.ASCII)
 _ZONED = "has a time zone; give the time without one, as a clock in the field's own zone shows it"
 
 

@@ -9,6 +9,8 @@ __all__ = ['Field', 'Signature']
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from .file_format import PLAIN, FileFormat
+
 # %% ../../nbs/bundle/10_signature.ipynb #field
 @dataclass(frozen=True)
 class Field:
@@ -31,6 +33,7 @@ class Signature:
     target: str  # what is predicted
     threshold: float | None  # at or above it, a probability means class 1; None for a regression
     fields: tuple[Field, ...]
+    file_format: FileFormat = PLAIN  # how a file of records is written, as the files of training were
 
     def to_dict(self) -> dict[str, Any]:
         """The signature as JSON values."""
@@ -43,4 +46,6 @@ class Signature:
             Field(**{**field, "categories": tuple(field["categories"]) if field["categories"] is not None else None})
             for field in values["fields"]
         )
-        return cls(values["task"], values["target"], values["threshold"], fields)
+        told = values["file_format"]
+        written = FileFormat(**{**told, "missing": tuple(told["missing"]), "booleans": tuple(told["booleans"])})
+        return cls(values["task"], values["target"], values["threshold"], fields, written)

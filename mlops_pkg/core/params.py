@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['Name', 'Names', 'SPLITS', 'RULES', 'UNDECLARED', 'UserError', 'masked', 'nearest', 'Section', 'Column', 'Target',
-           'Split', 'Shares', 'RandomSplit', 'Sql', 'Source', 'Data', 'TableChecks', 'BaseParams', 'read_yaml', 'merge',
-           'Undeclared', 'package_name', 'import_stage', 'load_params', 'load_data']
+           'Split', 'Shares', 'RandomSplit', 'Sql', 'Source', 'FileFormat', 'Data', 'TableChecks', 'BaseParams',
+           'read_yaml', 'merge', 'Undeclared', 'package_name', 'import_stage', 'load_params', 'load_data']
 
 # %% ../../nbs/core/00_params.ipynb #imports
+import codecs
 import difflib
 import json
 import re
@@ -270,11 +271,45 @@ class Source(Section):
             return f"{self.sql.url} ({', '.join(self.sql.tables)})"
         return self.package or f"the folder {self.folder}"
 
+# %% ../../nbs/core/00_params.ipynb #file-format
+class FileFormat(Section):
+    """How the files of data/ are written, and every file that is scored later; Parquet has types of its own."""
+
+    separator: str = Field(
+        default=",", pattern=r"^[^\"\r\n\w]$", description="one character between the cells of a csv file"
+    )
+    encoding: str = Field(default="utf-8", description="of a csv file, by Python's name")
+    decimal: Literal[".", ","] = Field(default=".", description="mark before a number's fraction")
+    missing: tuple[str, ...] = Field(
+        default=("NA",), strict=False, description="words for a missing value, beside the empty cell"
+    )
+    times: dict[Name, str] = Field(
+        default={}, description="strptime format of a column of times; ISO 8601 where none is given"
+    )
+    booleans: tuple[str, str] = Field(
+        default=("False", "True"), strict=False, description="how false and true of Parquet are written in text"
+    )
+
+    @model_validator(mode="after")
+    def _can_be_told_apart(self) -> "FileFormat":
+        try:
+            if not self.separator.isascii() or self.separator == self.decimal:
+                raise PydanticCustomError(
+                    "file_format", "separator: it is the decimal mark, or not ASCII: take another"
+                )
+            codecs.lookup(self.encoding)
+        except LookupError:
+            raise PydanticCustomError(
+                "file_format", "encoding: Python knows none of this name; e.g. utf-8, latin-1"
+            ) from None
+        return self
+
 # %% ../../nbs/core/00_params.ipynb #data
 class Data(Section):
     """The table: where it comes from, its target, its columns and its splits."""
 
     source: Source = Field(description="where the raw tables come from")
+    file_format: FileFormat = Field(FileFormat(), description="how the files of data/ are written")
     target: Target
     split: Annotated[Split | RandomSplit, BeforeValidator(_split)]
     known_later: Names = Field(description="source columns whose values are unknown at the moment of prediction")
@@ -349,7 +384,7 @@ class BaseParams(Section):
                 raise PydanticCustomError("target", message, {"name": name})
         return self
 
-# %% ../../nbs/core/00_params.ipynb #loader
+# %% ../../nbs/core/00_params.ipynb #read-yaml
 class _Loader(yaml.SafeLoader):
     """A safe loader that refuses a key written twice."""
 
@@ -360,7 +395,7 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.MarkedYAMLError(problem=f"key '{key}' is written twice", problem_mark=node.start_mark)
         return super().construct_mapping(node, deep)
 
-# %% ../../nbs/core/00_params.ipynb #read-yaml
+
 def read_yaml(
     path: Path,  # a YAML file that holds one mapping
 ) -> dict[str, Any]:
@@ -399,6 +434,7 @@ RULES = (
     "target",
     "split",
     "shares",
+    "file_format",
     "leak",
     "slice",
 )  # our own: their messages begin with the key

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..bundle.file_format import FileFormat
 from ..bundle.manifest import CARD, MANIFEST, MODEL, manifest_bytes, verify
 from ..bundle.signature import Field, Signature
 from ..core.data import folder_digest, listing
@@ -84,7 +85,8 @@ def make_signature(
 ) -> Signature:
     """Return the signature of the model."""
     fields = tuple(make_field(name, column, train[name]) for name, column in params.data.columns.items())
-    return Signature(params.task, params.data.target.name, threshold, fields)
+    written = FileFormat(**params.data.file_format.model_dump())
+    return Signature(params.task, params.data.target.name, threshold, fields, written)
 
 # %% ../../nbs/modelling/24_bundling.ipynb #describe
 QUANTILES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)

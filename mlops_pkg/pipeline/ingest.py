@@ -6,6 +6,8 @@
 __all__ = ['OUTCOME', 'FILES', 'PLANE', 'WEATHER', 'ZONES', 'contract_of', 'zones_of', 'join', 'add_times', 'build', 'run']
 
 # %% ../../nbs/pipeline/20_ingest.ipynb #imports
+from functools import partial
+
 import pandas as pd
 import pandera.pandas as pa
 
@@ -76,9 +78,8 @@ def join(
     planes: pd.DataFrame,  # one row a tail number
 ) -> pd.DataFrame:
     """Return the flights with the weather at their origin and hour, and their plane; neither adds or drops a row."""
-    renamed = planes.rename(columns=PLANE)
     joined = flights.merge(weather, on=["origin", "time_hour"], how="left", validate="many_to_one")
-    joined = joined.merge(renamed, on="tailnum", how="left", validate="many_to_one")
+    joined = joined.merge(planes.rename(columns=PLANE), on="tailnum", how="left", validate="many_to_one")
     return joined.set_axis(flights.index)
 
 # %% ../../nbs/pipeline/20_ingest.ipynb #add-times
@@ -115,5 +116,5 @@ def build(
 def run(params: Params, workspace: Workspace) -> None:
     """Make checked, joined and split tables of the raw ones."""
     share, data = params.ingest.max_reject_share, params.data
-    checked = check_tables(workspace.data, FILES, lambda name, tables: contract_of(name, tables, data), share)
+    checked = check_tables(workspace.data, FILES, partial(contract_of, data=data), share, data.file_format)
     write(workspace, "ingest", checked, *build(checked[0], data))

@@ -11,6 +11,7 @@ import errno
 import importlib
 import math
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from ..bundle.manifest import read_bundle
 from ..bundle.predictor import Predictor
 from ..bundle.records import RecordsError, Reject, check_names
 from ..bundle.signature import Signature
-from .blocks import Source, UnreadableError, open_source
+from .blocks import Source, UnreadableError, is_csv, open_source
 from .scores import Scored, Scores, score_blocks, score_in_processes
 
 if TYPE_CHECKING:
@@ -203,13 +204,13 @@ def rejects_path(destination: Path) -> Path:
 
 def _check_paths(source: Path, destination: Path) -> None:
     """Pass where the one file can be read and the other written; `RecordsError` or `OSError` where not."""
-    for path in (source, destination):
-        if path.suffix.lower() not in (".csv", ".parquet"):
+    for path, known in ((source, is_csv(source)), (destination, destination.suffix.lower() == ".csv")):
+        if not known and path.suffix.lower() != ".parquet":
             raise RecordsError(f"{path}: expected a name that ends in .csv or .parquet")
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "a folder, where a file is expected", str(path))
         try:
-            importlib.import_module("csv" if path.suffix.lower() == ".csv" else "pyarrow")
+            importlib.import_module("csv" if known else "pyarrow")
         except ModuleNotFoundError:
             raise RecordsError(
                 f"{path}: parquet needs pyarrow, which is not installed; install it, or use csv"
@@ -225,6 +226,10 @@ def _check_paths(source: Path, destination: Path) -> None:
 
 def _check_columns(names: Sequence[str], signature: Signature, keep: Sequence[str]) -> None:
     """Pass where each field and each kept column is there, once; `RecordsError` where not."""
+    separator = signature.file_format.separator
+    if len(names) == 1 < len(signature.fields) and (other := re.search(r"[,;\t|]", names[0])):
+        told = f"the cells of a file are separated by {separator!r} here, as in training, and these by {other[0]!r}"
+        raise RecordsError(f"{told}; write the file as the training data was written (signature.json, file_format)")
     check_names(names, [*(field.name for field in signature.fields), *keep])
     for name in keep:
         if name in _answer_names(signature):
@@ -242,7 +247,7 @@ class Tally:
 # %% ../../nbs/scoring/52_files.ipynb #score-file
 def score_file(
     bundle: Path | str,
-    source: Path | str,  # a csv or parquet file with a column for each field
+    source: Path | str,  # a csv or Parquet file with a column for each field, written as the training data was
     destination: Path | str,  # .csv or .parquet
     *,
     processes: int = 1,
@@ -260,7 +265,8 @@ def score_file(
     predictor = Predictor(verified)
     signature = predictor.signature
     try:
-        opened = open_source(source, list(dict.fromkeys([*(field.name for field in signature.fields), *keep])))
+        columns = list(dict.fromkeys([*(field.name for field in signature.fields), *keep]))
+        opened = open_source(source, columns, signature.file_format)
         _check_columns(opened.names, signature, keep)
         if processes == 1:
             scores = score_blocks(opened, predictor, keep)

@@ -6,7 +6,6 @@
 __all__ = ['Scores', 'Scored', 'score_blocks', 'score_in_processes']
 
 # %% ../../nbs/scoring/51_scores.ipynb #imports
-import math
 import multiprocessing
 import os
 import signal
@@ -25,25 +24,7 @@ from ..bundle.manifest import Bundle
 from ..bundle.predictor import Answers, Predictor
 from ..bundle.records import Reject
 from .blocks import Source, csv_rows
-
-# %% ../../nbs/scoring/51_scores.ipynb #numbers
-def _number(cell: str) -> float | str:
-    """The number in a cell, NaN for an empty one; the cell itself where it holds none."""
-    try:
-        return float(cell or "nan") if cell.isascii() and "_" not in cell else cell  # float would take 1_000
-    except ValueError:
-        return cell
-
-
-def _numbers(cells: Sequence[str]) -> Any:
-    """The numbers of a column."""
-    text = "".join(cells)
-    if text.isascii() and "_" not in text:
-        try:
-            return np.array([float(cell) if cell else math.nan for cell in cells])
-        except ValueError:
-            pass
-    return [_number(cell) for cell in cells]
+from .cells import from_parquet, from_text
 
 # %% ../../nbs/scoring/51_scores.ipynb #score
 @dataclass(frozen=True)
@@ -55,37 +36,42 @@ class Scored:
 
 
 def _without(answers: Answers, rejects: list[Reject]) -> Answers:
-    """The answers, but for those to rows that are rejected as a whole."""
-    rows = [reject.record for reject in rejects]
+    """Return the answers but for those to the rejected rows, with the rejects in the order of the rows."""
+    rows, told = [reject.record for reject in rejects], {reject[:2] for reject in rejects}
     answers.answer[rows] = np.nan
     if answers.label is not None:
         answers.label[rows] = -1
-    others = (reject for reject in answers.rejects if reject.record not in set(rows))
+    others = (one for one in answers.rejects if one[:2] not in told and (one.record, "") not in told)
     return Answers(answers.answer, answers.label, tuple(sorted([*rejects, *others], key=lambda reject: reject.record)))
 
 # %% ../../nbs/scoring/51_scores.ipynb #score-block
-def _score_csv(predictor: Predictor, names: Sequence[str], keep: Sequence[str], block: bytes) -> Scored:
-    """The answers to records of csv; one with too few or too many cells is rejected."""
-    rows, rejects = csv_rows(block), []
+def _cells(block: bytes, names: Sequence[str], separator: str) -> tuple[dict[str, Sequence[str]], list[Reject]]:
+    """Return the cells of each column of csv; a row of too few or too many cells is rejected, and empty."""
+    rows, rejects = csv_rows(block, separator), []
     for place, row in enumerate(rows):
         if len(row) != len(names):
             reason = f"expected {len(names)} cells, found {len(row)}"
-            rejects.append(Reject(place, "", ",".join(row)[:80], reason))
+            rejects.append(Reject(place, "", separator.join(row)[:80], reason))
             rows[place] = [""] * len(names)
-    cells = dict(zip(names, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(names, ())
-    columns = {
-        field.name: _numbers(cells[field.name]) if field.kind == "number" else list(cells[field.name])
-        for field in predictor.signature.fields
-    }
-    answers = predictor.predict(columns)
-    return Scored(_without(answers, rejects) if rejects else answers, [list(cells[name]) for name in keep])
+    columns: Any = zip(*rows, strict=True) if rows else [()] * len(names)
+    return dict(zip(names, columns, strict=True)), rejects
 
 
 def _score(predictor: Predictor, names: Sequence[str], keep: Sequence[str], block: Any) -> Scored:
-    """The answers to one block of a source."""
+    """Return the answers to one block of a source."""
+    written, fields = predictor.signature.file_format, predictor.signature.fields
     if isinstance(block, bytes):
-        return _score_csv(predictor, names, keep, block)
-    return Scored(predictor.predict(block), [block[name] for name in keep])
+        cells, rejects = _cells(block, names, written.separator)
+        read = {field.name: from_text(cells[field.name], field, written) for field in fields}
+        kept = [list(cells[name]) for name in keep]
+    else:
+        rejects, kept = [], [block[name] for name in keep]
+        read = {field.name: from_parquet(block[field.name], field, written) for field in fields}
+    answers = predictor.predict({name: values for name, (values, _) in read.items()})
+    rejects += [
+        reject for _, found in read.values() for reject in found if (reject.record, "") not in {r[:2] for r in rejects}
+    ]
+    return Scored(_without(answers, rejects) if rejects else answers, kept)
 
 # %% ../../nbs/scoring/51_scores.ipynb #worker
 _worker: dict[str, Callable[[Any], Scored]] = {}  # in a worker process: what scores a block

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from mlops_pkg.authoring.profile import form_of, profile, time_form
+from mlops_pkg.authoring.profile import format_of, profile, time_form
 from mlops_pkg.authoring.proposal import Proposal, bounds_of, params_text, propose, tells_the_target
 from mlops_pkg.authoring.single_table import ingest_notebook, write_proposal
 from mlops_pkg.core.params import load_params
@@ -136,7 +136,7 @@ def test_each_conclusion_is_drawn_and_says_why(tmp_path: Path) -> None:
     steps = [step.use for step in params.features.steps]
     assert steps == ["DatetimeFeatures", "CategoricalImputer", "OneHotEncoder", "DropConstantFeatures"]
     assert proposal.key == "id"
-    assert proposal.found.form.times == {"when": "%d/%m/%Y"}
+    assert proposal.found.file_format.times == {"when": "%d/%m/%Y"}
 
 
 def test_a_number_of_two_values_is_a_classification(tmp_path: Path) -> None:
@@ -168,7 +168,10 @@ def test_separators_and_encodings_are_recognised(separator: str, encoding: str, 
 
     found = profile(path, silent)
 
-    assert (found.form.separator, found.form.encoding) == (separator, "latin-1" if encoding == "latin-1" else "utf-8")
+    assert (found.file_format.separator, found.file_format.encoding) == (
+        separator,
+        "latin-1" if encoding == "latin-1" else "utf-8",
+    )
     assert set(found.columns) == {"town", "price"}
     assert found.head["town"][0] == "Zürich"
     assert found.columns["price"].high == 2
@@ -179,7 +182,7 @@ def test_a_byte_that_is_no_utf8_far_into_the_file_is_found(tmp_path: Path) -> No
 
     found = profile(path, silent)
 
-    assert (found.form.encoding, found.rows, found.columns["price"].high) == ("latin-1", 400_001, 3)
+    assert (found.file_format.encoding, found.rows, found.columns["price"].high) == ("latin-1", 400_001, 3)
 
 
 def test_compressed_and_parquet_files_are_the_same_table(tmp_path: Path) -> None:
@@ -223,8 +226,8 @@ def test_words_for_what_is_missing_and_a_decimal_comma_are_recognised(tmp_path: 
 
     found = profile(path, silent)
 
-    assert found.form.decimal == ","
-    assert set(found.form.missing) == {"NA", "", "?", "n/a"}
+    assert found.file_format.decimal == ","
+    assert set(found.file_format.missing) == {"NA", "?", "n/a"}
     assert {name: (seen.kind, seen.missing) for name, seen in found.columns.items()} == {
         "a": ("number", 40),
         "b": ("text", 20),
@@ -421,4 +424,4 @@ def test_the_form_of_a_zip_file_is_that_of_its_member() -> None:
     if not path.exists():
         pytest.skip("the flights are not here")
 
-    assert form_of(path).separator == ","
+    assert format_of(path).separator == ","

@@ -204,7 +204,7 @@ def test_another_format_is_refused(bundle: Path) -> None:
     values = json.loads((bundle / MANIFEST).read_bytes())
     (bundle / MANIFEST).write_text(json.dumps({**values, "format": 1}))
 
-    with pytest.raises(BundleError, match="format 1; this version reads format 3"):
+    with pytest.raises(BundleError, match="format 1; this version reads format 4"):
         verify(bundle)
 
 

@@ -110,4 +110,4 @@ def test_the_command_runs_a_stage(copy_of_built: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     assert ": 21 fields" in done.stdout
-    assert read_json(copy_of_built / "artifacts" / "package" / "manifest.json")["format"] == 3
+    assert read_json(copy_of_built / "artifacts" / "package" / "manifest.json")["format"] == 4

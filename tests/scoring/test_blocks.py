@@ -44,7 +44,6 @@ def test_blocks_end_where_records_end(
     path = tmp_path / "in.csv"
     content = text_of(RECORDS * 3, lineterminator)
     path.write_bytes(b"name,value\n" + (content if ended else content.removesuffix(lineterminator.encode())))
-    monkeypatch.setattr(module, "_csv_header", lambda _: (["name", "value"], 11))
     monkeypatch.setattr(module, "BLOCK_BYTES", size)
 
     assert rows_of(path) == RECORDS * 3
@@ -76,6 +75,7 @@ def test_empty_lines_are_no_records() -> None:
 def test_the_share_grows_to_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "in.csv"
     path.write_bytes(b"name,value\n" + b"a,1\n" * 1000)
+    monkeypatch.setattr(module, "HEADER_BYTES", 100)
     monkeypatch.setattr(module, "BLOCK_BYTES", 100)
 
     shares = [share for _, share in open_source(path, []).blocks]
@@ -127,6 +127,7 @@ def test_a_file_without_a_header_is_refused(content: bytes, said: str, tmp_path:
 def test_a_record_without_an_end_does_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "in.csv"
     path.write_bytes(b'name,value\na,1\n"b' + b"\n2,3" * 1000)
+    monkeypatch.setattr(module, "HEADER_BYTES", 100)
     monkeypatch.setattr(module, "BLOCK_BYTES", 100)
     monkeypatch.setattr(module, "MOST_BYTES", 500)
 

@@ -82,7 +82,7 @@ def test_predict_hands_over_what_it_was_given(monkeypatch: pytest.MonkeyPatch) -
         ("predict none.csv out.csv", "none.csv: there is no such file"),
         ("predict in.csv none/out.csv", "none: there is no such folder"),
         ("predict in.csv in.csv", "in.csv: this would write over the input; choose another name for the output"),
-        ("predict in.txt out.csv", "in.txt: expected a name that ends in .csv or .parquet"),
+        ("predict in.xlsx out.csv", "in.xlsx: expected a name that ends in .csv or .parquet"),
         ("predict in.csv out.csv --keep nots", "in.csv: column 'nots' is missing; is it 'note'?"),
         ("predict in.csv out.csv --bundle .", ".: no manifest.json, so this is no bundle"),
     ],

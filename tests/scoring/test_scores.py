@@ -44,7 +44,7 @@ def score_one(toy: Predictor, block: Any, keep: list[str] | None = None) -> Scor
 
 @pytest.mark.parametrize(
     ("cell", "wind"),
-    [("2", 2), ("", None), (" 2.5 ", 2.5), ("1e2", 100), ("nan", None), ("0.1", 0.1), ("+7", 7)],
+    [("2", 2), ("", None), ("NA", None), ("2.5", 2.5), ("1e2", 100), ("0.1", 0.1), ("+7", 7)],
 )
 def test_a_cell_is_the_number_that_it_writes(cell: str, wind: float | None, toy: Predictor) -> None:
     scored = score_one(toy, f"{cell},,EWR,2013-01-01T21:00\n".encode())
@@ -62,7 +62,9 @@ def test_a_cell_is_the_number_that_it_writes(cell: str, wind: float | None, toy:
         ("٣", "expected a number, found text"),
         ("1,5", "expected 4 cells, found 5"),
         (" ", "expected a number, found text"),
-        ("inf", "not a finite number"),
+        ("inf", "expected a number, found text"),
+        ("nan", "expected a number, found text"),
+        (" 2.5 ", "expected a number, found text"),
         ("1e999", "not a finite number"),
         ("251", "above the maximum of 250 miles per hour"),
     ],
