@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import webbrowser
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -590,10 +591,15 @@ def _metric(entry: Any) -> str:
 # %% ../nbs/90_cli.ipynb #parity-summary
 def parity_summary(
     parity: dict[str, Any],  # reports/parity.json
+    changed: Sequence[str] = (),  # what has changed since
 ) -> str:
     """The verdict of parity in one line."""
     if not parity:
         return "parity: not compared yet; run `mlops_pkg research`, then `mlops_pkg parity`"
+    if changed:
+        from mlops_pkg.project.lock import few
+
+        return f"parity: {paint('stale', 'red')}, changed since it was compared: {few([*changed])}; run `dvc repro`"
     return f"parity: {verdict(bool(parity.get('ok')))}, {parity_words(parity)}"
 
 
@@ -606,11 +612,13 @@ def summary() -> None:
       mlops_pkg summary
     """  # noqa: D301
     from mlops_pkg.project.files import find_output
+    from mlops_pkg.project.state import former
 
     root = _root()
     click.echo(rows_summary(_read(find_output(root, "rows.json"))) + "\n")
     click.echo(metrics_summary(_read(find_output(root, "comparison.json"))) + "\n")
-    click.echo(parity_summary(_read(root / "reports" / "parity.json")) + "\n")
+    parity = _read(root / "reports" / "parity.json")
+    click.echo(parity_summary(parity, former(root, "parity", parity)) + "\n")
     page = root / "reports" / "index.html"
     found = "reports/index.html" if page.is_file() else "reports/index.html, after `mlops_pkg report`"
     click.echo(f"look next: {found}; research/ holds the executed notebooks; nbs/index.ipynb is the tour")

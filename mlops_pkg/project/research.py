@@ -22,7 +22,7 @@ from queue import Empty
 from typing import Any
 
 from ..core.params import UserError, load_params, merge
-from ..core.stage import check_stage, stage_names, steady
+from ..core.stage import WALK, check_stage, stage_names, steady
 from ..core.workspace import Workspace, replacing, write_bytes
 from mlops_pkg.project.files import (
     parameters_findings,
@@ -32,6 +32,7 @@ from mlops_pkg.project.files import (
     source,
     stage_notebook,
 )
+from .state import inputs_of
 from ..report.terminal import paint
 
 # %% ../../nbs/project/32_research.ipynb #parse-overrides
@@ -101,6 +102,7 @@ def normalise(
     notebook: dict[str, Any],  # as papermill left it
     root: Path,  # the project's folder
     scratch: str,  # where the walk wrote, below the root
+    made_from: Mapping[str, Any] | None = None,  # the digests of the walk's inputs
 ) -> bytes:
     """The executed notebook without times, process numbers and paths: equal walks give equal bytes."""
     for number, cell in enumerate(notebook["cells"]):
@@ -111,6 +113,8 @@ def normalise(
             cell["outputs"] = merge_streams(cell["outputs"])
     kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
     notebook["metadata"] = {"kernelspec": kernel, "language_info": {"name": "python"}}
+    if made_from is not None:
+        notebook["metadata"]["made_from"] = dict(made_from)
     text = json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
     text = text.replace(f"{root}/", "").replace(scratch, scratch.partition("/")[0])
     text = re.sub(re.escape(tempfile.gettempdir()) + r"/ipykernel_\d+/\d+\.py", "cell", text)
@@ -197,6 +201,7 @@ def _walk_there(
 
     notebook, draft = stage_notebook(scratch.root, stage), scratch.root / scratch.out / "draft.ipynb"
     parameters = {"overrides": dict(overrides), "out": scratch.out}
+    made_from = inputs_of(scratch.root, f"{WALK}{stage}") | ({"overrides": json.dumps(overrides)} if overrides else {})
 
     def told(done: int, total: int) -> None:
         if report:
@@ -212,7 +217,7 @@ def _walk_there(
                 write_bytes(failed, draft.read_bytes())
                 reason += f"; see {failed.relative_to(scratch.root)}"
         raise UserError(f"{stage}: the walk through {where} failed {reason}") from None
-    return normalise(executed, scratch.root, scratch.out)
+    return normalise(executed, scratch.root, scratch.out, made_from)
 
 # %% ../../nbs/project/32_research.ipynb #reason
 def why_failed(

@@ -45,6 +45,7 @@ from mlops_pkg.project.files import (
     walkable,
 )
 from ..project.imports import dependency_findings, needs_of, order_findings
+from ..project.state import inputs_of
 from ..report.terminal import IN_SYNC, checks_words, paint, table, verdict
 
 # %% ../../nbs/proof/30_sync.ipynb #check
@@ -360,7 +361,11 @@ def conclude(
     """Print the checks as a table, write them to reports/, and say whether all are green."""
     ok = all(check.ok for check in checks)
     found = {"ok": ok, "checks": [{"check": one.name, "ok": one.ok, "findings": list(one.findings)} for one in checks]}
-    write_json(workspace.reports / f"{proof}.json", found)
+    try:
+        made_from = {"made_from": inputs_of(workspace.root, proof)}
+    except UserError:  # dvc.yaml or params.yaml cannot be read, which a check has told
+        made_from = {}
+    write_json(workspace.reports / f"{proof}.json", found | made_from)
     rows = []
     for check in checks:
         rows += [(check.name, verdict(check.ok), text) for text in (check.findings or (check.subject,))]

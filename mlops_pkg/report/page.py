@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from ..core.params import UserError, read_yaml
 from ..core.workspace import Workspace, digest, write_bytes
 from ..project.files import declared_outputs, find_output, listed_stages
-from ..project.lock import read_lock
+from ..project.lock import few
+from ..project.state import former, former_rebuild
 from .terminal import metric_words, parity_words, read_json_if_there, rebuild_words
 
 if TYPE_CHECKING:
@@ -77,12 +78,17 @@ def answer(
     if not parity:
         colour, said = "unknown", "Research and production have not been compared yet"
         told = "Run <code>mlops_pkg research</code> and then <code>mlops_pkg parity</code>."
+    elif parity.get("former"):
+        colour, said = "unknown", "The verdict is stale: what it is about has changed since"
+        told = (
+            f"Changed: {escape(few(parity['former']))}. Run <code>dvc repro</code>, or <code>mlops_pkg parity</code>."
+        )
     else:
         colour, said = "good" if parity["ok"] else "bad", parity_words(parity).capitalize()
         told = "What the notebooks compute and what the pipeline computes is the same."
         if not parity["ok"]:
             told = "Do not trust a finding of the notebooks before the differences below are explained."
-    if sync:
+    if sync and not sync.get("former"):
         told += f" The package is {'' if sync['ok'] else 'not '}what the notebooks say."
     if rebuild and not rebuild.get("former"):
         told += f" {escape(rebuild_words(rebuild).capitalize())}."
@@ -106,10 +112,7 @@ def _rebuild_part(rebuild: dict[str, Any]) -> str:
         told = "<br>".join(map(escape, [*stage["findings"], *parted])) or "none"
         rows.append((escape(stage["stage"]), badge(stage["ok"]), told, f"{len(stage['outputs'])}"))
     note = "" if rebuild["confined"] else "<p>A read by an absolute path goes unseen on this system.</p>"
-    former = "<p>dvc.lock has changed since: <code>mlops_pkg rebuild</code> asks again.</p>" * bool(
-        rebuild.get("former")
-    )
-    return former + html_table(("stage", "verdict", "differences", "outputs"), rows, numbers=1) + note
+    return html_table(("stage", "verdict", "differences", "outputs"), rows, numbers=1) + note
 
 # %% ../../nbs/report/35_page.ipynb #parity-part
 def _parity_part(parity: dict[str, Any]) -> str:
@@ -123,9 +126,12 @@ def _parity_part(parity: dict[str, Any]) -> str:
         (escape(one["stage"]), escape(one["output"]), badge(one["equal"]), escape(one["difference"] or "none"))
         for one in sorted(parity["outputs"], key=lambda one: bool(one["equal"]))
     ]
+    stale = "".join(
+        f"<p>Stale: {escape(one['stage'])}: {escape(one['because'])}</p>" for one in parity.get("stale", [])
+    )
     told = html_table(("stage", "output", "verdict", "difference"), rows)
     opened = "" if parity["ok"] else " open"
-    return f"{runtimes}<details{opened}><summary>{len(rows)} outputs</summary>{told}</details>"
+    return f"{stale}{runtimes}<details{opened}><summary>{len(rows)} outputs</summary>{told}</details>"
 
 
 def verdicts_section(proofs: Proofs) -> str:
@@ -134,7 +140,13 @@ def verdicts_section(proofs: Proofs) -> str:
     for name, part in (("sync", _sync_part), ("rebuild", _rebuild_part), ("parity", _parity_part)):
         found = proofs.get(name)
         told = part(found) if found else missing(f"The verdict of {name}", f"mlops_pkg {name}")
-        parts.append(f"<h3>{name}</h3>{told}")
+        before = few((found or {}).get("former") or [])
+        stale = (
+            f"<p>Stale: changed since: {escape(before)}. <code>mlops_pkg {name}</code> asks again.</p>"
+            if before
+            else ""
+        )
+        parts.append(f"<h3>{name}</h3>{stale}{told}")
     return section("Proofs", *parts)
 
 # %% ../../nbs/report/35_page.ipynb #metric-text
@@ -470,15 +482,14 @@ def _said(workspace: Workspace, key: str) -> Any:
 
 
 def read_proofs(workspace: Workspace) -> Proofs:
-    """What each proof wrote; a rebuild of other outputs than dvc.lock records now is marked as a former one."""
+    """Return what each proof wrote; `former` are the reasons why it is about another state than the present one."""
+    root = workspace.root
     proofs = {name: read_json_if_there(workspace.reports / f"{name}.json") for name in ("sync", "rebuild", "parity")}
+    for name in ("sync", "parity"):
+        if proofs[name]:
+            proofs[name]["former"] = former(root, name, proofs[name])
     if proofs["rebuild"]:
-        try:
-            recorded = {path: md5 for stage in read_lock(workspace.root).values() for path, md5 in stage.outs.items()}
-        except UserError:
-            recorded = {}
-        outputs = [output for stage in proofs["rebuild"]["stages"] for output in stage["outputs"]]
-        proofs["rebuild"]["former"] = any(recorded.get(one["output"]) != one["recorded"] for one in outputs)
+        proofs["rebuild"]["former"] = former_rebuild(root, proofs["rebuild"])
     return proofs
 
 # %% ../../nbs/report/35_page.ipynb #report-2

@@ -119,6 +119,8 @@ def parity_words(
     equal = sum(bool(output.get("equal")) for output in outputs)
     verb = "equals" if parity.get("ok") else "differs from"
     words = f"research {verb} production: {equal} of {len(outputs)} outputs"
+    if stages := list(dict.fromkeys(one["stage"] for one in parity.get("stale", []))):
+        return f"stale: {', '.join(stages)} {'is' if len(stages) == 1 else 'are'} not of the present state"
     if not runtimes:
         return f"{words} are equal"
     agree, rows = sum(bool(one.get("equal")) for one in runtimes), max(one.get("rows", 0) for one in runtimes)

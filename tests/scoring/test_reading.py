@@ -1,0 +1,151 @@
+"""A file that is scored is read as ingest has read the training data, whatever the file looks like."""
+
+import gzip
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mlops_pkg.bundle.file_format import FileFormat
+from mlops_pkg.bundle.signature import Field
+from mlops_pkg.core import params
+from mlops_pkg.core.tables import contract, described, parse, read_raw
+from mlops_pkg.scoring.blocks import csv_rows, open_source
+from mlops_pkg.scoring.cells import from_parquet, from_text
+
+FIELDS = (Field("town", "category", True), Field("price", "number", True), Field("at", "datetime", True))
+COLUMNS = {field.name: params.Column(kind=field.kind) for field in FIELDS}
+ROWS = [
+    ("Zürich", "1.5", "2013-11-27T22:00:00Z"),
+    ("NA", "NA", "NA"),
+    ("", "", ""),
+    ("?", "-2e3", "2013-11-27 17:00:00-05:00"),
+    ("true", "+7", "2013-11-27"),
+    ("nan", "nan", "yesterday"),
+    (" ", " 1", "2013-02-30"),
+    ("1.5", "1_000", "2013-11-27T22:00:00.25"),
+    ('a "b", c;d', "inf", "27.11.2013 22:00"),
+    ("None", "0x10", "2013-11-27T22:00"),
+]
+
+
+def by_ingest(path: Path, told: dict[str, Any]) -> tuple[pd.DataFrame, set[tuple[int, str]]]:
+    """What ingest reads, and the cells that it rejects."""
+    written = params.FileFormat(**told)
+    data = params.Data.model_construct(columns=COLUMNS)
+    schema = contract({name: described(data, name) for name in COLUMNS}, key=[])
+    raw = read_raw(path, list(COLUMNS), written)
+    frame, rejects = parse(raw, schema, params.FileFormat() if path.suffix == ".parquet" else written)
+    return frame, {(line - 2, column) for line, column in zip(rejects["line"], rejects["column"], strict=True)}
+
+
+def by_predict(path: Path, told: dict[str, Any]) -> tuple[dict[str, list[Any]], set[tuple[int, str]]]:
+    """What `predict` reads, and the cells that are no value of their column."""
+    written = FileFormat(**told)
+    source = open_source(path, list(COLUMNS), written)
+    values: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+    wrong = set()
+    for block, _ in source.blocks:
+        cells = block
+        if isinstance(block, bytes):
+            rows = csv_rows(block, written.separator)
+            cells = dict(zip(source.names, zip(*rows, strict=True), strict=True))
+        for field in FIELDS:
+            read = from_text if isinstance(block, bytes) else from_parquet
+            column, rejects = read(cells[field.name], field, written)
+            column = column.to_pylist() if isinstance(column, pa.Array) else list(column)
+            first = len(values[field.name])
+            values[field.name] += column
+            wrong |= {(first + reject.record, field.name) for reject in rejects}
+            if field.kind == "number":
+                wrong |= {(first + row, field.name) for row, value in enumerate(column) if isinstance(value, str)}
+    return values, wrong
+
+
+def assert_read_alike(path: Path, told: dict[str, Any]) -> pd.DataFrame:
+    """Pass where both read the same values and refuse the same cells; return what they read."""
+    frame, refused = by_ingest(path, told)
+    values, wrong = by_predict(path, told)
+    assert wrong == refused
+    for row in range(len(frame)):
+        for name in COLUMNS:
+            ours, theirs = frame[name].iloc[row], values[name][row]
+            if (row, name) in wrong:
+                continue
+            if pd.isna(ours):
+                assert theirs == "" or theirs is None or pd.isna(theirs), (row, name, theirs)
+            elif name == "at":
+                assert np.datetime64(ours) == np.datetime64(theirs), (row, name)
+            else:
+                assert ours == theirs, (row, name)
+    return frame
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "utf-16"])
+@pytest.mark.parametrize("missing", [("NA",), ("NA", "?", "None", "nan")])
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_a_csv_file_of_any_format(separator: str, missing: tuple[str, ...], encoding: str, tmp_path: Path) -> None:
+    def cell(text: str) -> str:
+        return '"' + text.replace('"', '""') + '"' if separator in text or '"' in text else text
+
+    lines = [separator.join(map(cell, row)) for row in (("town", "price", "at"), *ROWS)]
+    path = tmp_path / "in.csv"
+    path.write_bytes("\n".join([*lines, ""]).encode(encoding))
+
+    read = assert_read_alike(path, {"separator": separator, "missing": missing, "encoding": encoding})
+
+    assert read["at"].iloc[3] == read["at"].iloc[0] == datetime(2013, 11, 27, 22)
+    assert read["town"].iloc[0] == "Zürich"
+    packed = tmp_path / "in.csv.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    assert_read_alike(packed, {"separator": separator, "missing": missing, "encoding": encoding})
+
+
+def test_a_decimal_comma_and_a_format_of_times(tmp_path: Path) -> None:
+    path = tmp_path / "in.csv"
+    rows = ["Rye;1,5;27.11.2013 22:00", "Rye;1.5;2013-11-27", "Rye;1.234,5;", "Rye;-,5e1;1.1.2013 5:00", "Rye;,;NA"]
+    path.write_text("\n".join(["town;price;at", *rows, ""]))
+    told = {"separator": ";", "decimal": ",", "times": {"at": "%d.%m.%Y %H:%M"}}
+
+    read = assert_read_alike(path, told)
+
+    assert read["price"].iloc[[0, 3]].tolist() == [1.5, -5.0]
+    assert read["price"].isna().tolist() == [False, True, True, False, True], "a point is no decimal mark here"
+    assert by_predict(path, told)[1] == {(1, "price"), (1, "at"), (2, "price"), (4, "price")}
+
+
+@pytest.mark.parametrize(
+    ("town", "price", "at"),
+    [
+        (
+            pa.array(["a", "", None]),
+            pa.array([0.1, None, float("nan")], pa.float32()),
+            pa.array([1, 2, None], pa.date32()),
+        ),
+        (
+            pa.array([True, False, None]),
+            pa.array([Decimal("1.50"), None, Decimal(-3)]),
+            pa.array([1, 2, None], pa.timestamp("ns")),
+        ),
+        (pa.array([1, 2, None]), pa.array(["1.5", "far", None]), pa.array(["2013-01-01", "x", None])),
+        (
+            pa.array(["a", "b", None]).dictionary_encode(),
+            pa.array([2**53 + 1, None, 3]),
+            pa.array(
+                [datetime(2013, 1, 31, 5, 0, 0, 1, tzinfo=UTC), None, None], pa.timestamp("us", "America/New_York")
+            ),
+        ),
+        (pa.array([0.5, float("nan"), None]), pa.array([True, False, None]), pa.array([None, None, None], pa.null())),
+    ],
+)
+def test_a_parquet_file_of_any_types(town: pa.Array, price: pa.Array, at: pa.Array, tmp_path: Path) -> None:
+    path = tmp_path / "in.parquet"
+    pq.write_table(pa.table({"town": town, "price": price, "at": at}), path)
+
+    assert_read_alike(path, {"decimal": ",", "separator": ";", "missing": ("a",)})
