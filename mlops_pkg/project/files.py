@@ -73,6 +73,10 @@ def read_notebook(
     try:
         notebook = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        if marks := re.search(rb"^ *<{7} ", path.read_bytes(), re.MULTILINE):
+            line = path.read_bytes().count(b"\n", 0, marks.start()) + 1
+            told = f"an unfinished merge: conflict marks from line {line} on"
+            raise UserError(f"{path.name}: {told}; `git merge --abort`, then `mlops_pkg merge BRANCH`") from None
         raise UserError(f"{path.name}: not a notebook: {error}") from None
     if isinstance(notebook, dict) and (old := _outdated(notebook, path)):
         raise UserError(f"{path.name}: {old}")

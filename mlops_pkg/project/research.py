@@ -33,7 +33,7 @@ from mlops_pkg.project.files import (
     stage_notebook,
 )
 from .state import inputs_of
-from ..report.terminal import paint
+from ..report.terminal import last_line, paint
 
 # %% ../../nbs/project/32_research.ipynb #parse-overrides
 def parse_overrides(
@@ -229,8 +229,7 @@ def why_failed(
         return "because its kernel died"
     cells = {cell.get("id"): source(cell) for cell in read_notebook(notebook)["cells"]}
     name = next((name for name, text in cells.items() if text == error.source), "?")  # type: ignore[attr-defined]
-    lines = f"{error.ename}: {error.evalue}".strip().splitlines()  # type: ignore[attr-defined]
-    return f"in cell {name}: {lines[-1]}"
+    return f"in cell {name}: {last_line(f'{error.ename}: {error.evalue}')}"  # type: ignore[attr-defined]
 
 # %% ../../nbs/project/32_research.ipynb #progress
 class Progress:

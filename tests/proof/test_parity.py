@@ -205,6 +205,13 @@ def test_file_that_dvc_does_not_declare_is_red(project: Workspace) -> None:
     assert "plots/extra.csv: in research alone" in difference(project)
 
 
+def test_file_that_dvc_does_not_declare_is_red_in_production_too(project: Workspace) -> None:
+    write_bytes(project.root / "artifacts" / "train" / "extra.csv", b"a\n")
+    write_bytes(project.root / "artifacts" / "train" / ".gitignore", b"/extra.csv\n")
+
+    assert "extra.csv: in artifacts alone; dvc.yaml does not declare artifacts/train/extra.csv" in difference(project)
+
+
 def test_report_holds_exactly_the_promised_keys(project: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
     walked(project, "note.txt").unlink()
 
@@ -212,7 +219,7 @@ def test_report_holds_exactly_the_promised_keys(project: Workspace, capsys: pyte
 
     written = read_json(project.reports / "parity.json")
     assert not ok
-    assert written.keys() == {"ok", "outputs", "runtimes"}
+    assert written.keys() == {"ok", "outputs", "runtimes", "stale", "made_from"}
     assert written["runtimes"] == [], "no graph is declared, so no runtime can be asked"
     assert written["outputs"][0].keys() == {"stage", "output", "equal", "production", "research", "difference"}
     assert json.dumps(written).count("null") == 5, "four equal outputs without difference, one without digest"

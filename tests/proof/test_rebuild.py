@@ -103,6 +103,12 @@ def test_a_sound_stage_is_green_and_the_project_is_left_alone(toy: Toy) -> None:
     assert all(after[path] == content for path, content in before.items())
 
 
+def test_a_library_that_looks_at_the_machine_while_it_is_imported_is_no_fault(toy: Toy) -> None:
+    toy.record("import psutil, joblib\nvalue = joblib.Parallel(n_jobs=1)([]) == []")
+
+    assert toy.found() == []
+
+
 FAULTS = {
     "an undeclared helper module": (
         "from mlops_pkg.core.helper import RATE\nvalue = RATE",
@@ -134,6 +140,49 @@ FAULTS = {
         ("value: ", " recorded, ", " rebuilt"),
     ),
     "the hour in an output": ("import time\nvalue = time.localtime().tm_hour", ("value: ", " recorded, ", " rebuilt")),
+    "the instructions of the processor": (
+        "import numpy\na = numpy.random.default_rng(0).normal(size=(99, 99))\nvalue = (a @ a @ a).sum().hex()",
+        ("value: ", " recorded, ", " rebuilt"),
+    ),
+    "the machine's name": ("import platform\nvalue = platform.node()", ("value: ", "another-machine")),
+    "the machine's name, through a socket": (
+        "import socket\nvalue = socket.gethostname()",
+        ("value: ", "another-machine"),
+    ),
+    "the machine's name, through a program": (
+        "import subprocess\nvalue = len(subprocess.run('uname -n | wc -l', shell=True, capture_output=True).stdout)",
+        ("runs uname: a fact of this machine",),
+    ),
+    "the machine's memory": (
+        "value = bool(open('/proc/meminfo').read())",
+        ("reads /proc/meminfo: a fact of this machine",),
+    ),
+    "the machine's memory, through sysconf": (
+        "import os\nvalue = os.sysconf('SC_PHYS_PAGES')",
+        ("value: ", " rebuilt"),
+    ),
+    "the machine's memory, through a library": (
+        "import psutil\nvalue = bool(psutil.virtual_memory().total)",
+        ("reads /proc/meminfo: a fact of this machine",),
+    ),
+    "the machine's disks": (
+        "import os\nvalue = bool(os.listdir('/sys/class'))",
+        ("reads /sys/class: a fact of this machine",),
+    ),
+    "the user": ("import getpass\nvalue = getpass.getuser()", ("value: ", " rebuilt")),
+    "the user, through the accounts": (
+        "import os, pwd\nvalue = pwd.getpwuid(os.getuid()).pw_name",
+        ("value: ", "another-machine"),
+    ),
+    "the network card": ("import uuid\nvalue = uuid.getnode()", ("value: ", " rebuilt")),
+    "the width of the terminal": (
+        "import shutil\nvalue = shutil.get_terminal_size().columns",
+        ("value: ", " recorded, 63 rebuilt"),
+    ),
+    "a param read around the contract": (
+        "import yaml\nvalue = yaml.safe_load(workspace.params.read_text())['evaluate']['bootstrap']",
+        ("failed: yaml.constructor.ConstructorError: could not determine a constructor for the tag '!undeclared'",),
+    ),
     "the order of a set": ("value = list({f'column {n}' for n in range(50)})", ("value[", " recorded, ", " rebuilt")),
     "an unseeded random number": ("import random\nvalue = random.random()", ("value: ", " recorded, ", " rebuilt")),
     "the number of threads": (
