@@ -1510,6 +1510,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'mlops_pkg/project/research.py'),
                                             'mlops_pkg.project.research.execute': ( 'project/research.html#execute',
                                                                                     'mlops_pkg/project/research.py'),
+                                            'mlops_pkg.project.research.logged': ( 'project/research.html#logged',
+                                                                                   'mlops_pkg/project/research.py'),
                                             'mlops_pkg.project.research.merge_streams': ( 'project/research.html#merge_streams',
                                                                                           'mlops_pkg/project/research.py'),
                                             'mlops_pkg.project.research.normalise': ( 'project/research.html#normalise',
