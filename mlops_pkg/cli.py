@@ -22,6 +22,7 @@ from typing import Any
 import click
 
 from . import __version__
+from .modelling.baselines import worse_than_baseline
 from mlops_pkg.report.terminal import (
     checks_words,
     metric_words,
@@ -574,14 +575,16 @@ def rows_summary(
 
 def metrics_summary(
     metrics: dict[str, Any],  # what comparison.json holds
+    validation: dict[str, Any] | None = None,  # what validation.json holds
 ) -> str:
-    """The metrics of the test rows: the model's with intervals, beside the baselines'."""
+    """The metrics of the test rows: the model's with intervals, beside the baselines'; a line where one beats it."""
     models = {name: values for name, values in metrics.get("test", {}).items() if isinstance(values, dict)}
     names = list(dict.fromkeys(name for values in models.values() for name in values if _metric(values[name])))
     if not names:
         return "test: not measured yet; run `dvc repro`"
     rows = [(name, *(_metric(values.get(name)) for values in models.values())) for name in names]
-    return table(("test", *models), rows)
+    worse = worse_than_baseline(validation or {})
+    return table(("test", *models), rows) + (f"\n\n{paint(worse, 'red')}" if worse else "")
 
 
 def _metric(entry: Any) -> str:
@@ -616,7 +619,8 @@ def summary() -> None:
 
     root = _root()
     click.echo(rows_summary(_read(find_output(root, "rows.json"))) + "\n")
-    click.echo(metrics_summary(_read(find_output(root, "comparison.json"))) + "\n")
+    metrics, validation = (_read(find_output(root, name)) for name in ("comparison.json", "validation.json"))
+    click.echo(metrics_summary(metrics, validation) + "\n")
     parity = _read(root / "reports" / "parity.json")
     click.echo(parity_summary(parity, former(root, "parity", parity)) + "\n")
     page = root / "reports" / "index.html"

@@ -9,7 +9,8 @@ __all__ = ['run']
 from sklearn.pipeline import Pipeline
 
 from ..core.workspace import Workspace, read_table
-from ..modelling.estimators import fit_estimator, loss_curve, score_models, worse_than_baseline, write_models
+from ..modelling.baselines import worse_than_baseline
+from ..modelling.estimators import fit_estimator, loss_curve, score_models, write_models
 from ..modelling.models import check_target, features_and_target, read_model
 from .params import Params
 

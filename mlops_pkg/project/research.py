@@ -125,7 +125,7 @@ def normalise(
 def logged(
     log: IO[bytes] | int,  # a file, or subprocess.DEVNULL
 ) -> type:
-    """Return a manager of kernels whose own words go to a log: a dying kernel's traceback helps nobody at a terminal."""
+    """Return a manager of kernels whose own words go to a log: a dying kernel's traceback belongs to no terminal."""
     from jupyter_client.manager import AsyncKernelManager
 
     class Logged(AsyncKernelManager):

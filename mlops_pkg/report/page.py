@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.params import UserError, read_yaml
 from ..core.workspace import Workspace, digest, write_bytes
+from ..modelling.baselines import worse_than_baseline
 from ..project.files import declared_outputs, find_output, listed_stages
 from ..project.lock import few
 from ..project.state import former, former_rebuild
@@ -167,7 +168,16 @@ def metric_text(entry: Any) -> str:
     return f"{words[0]} <small>{words[1]} to {words[2]}</small>" if len(words) == 3 else "".join(words)
 
 
-def metrics_section(metrics: dict[str, Any] | None, target: Any = None) -> str:
+def _about(metrics: dict[str, Any], target: Any) -> str:
+    """Return what the model predicts, and how the metrics are shown."""
+    said = "Each value with its interval, beside the baselines."
+    if not isinstance(target, dict):
+        return said
+    unit = f" in {target['unit']}" if target.get("unit") else ""
+    return f"A {metrics.get('task', 'model')} of {target.get('name')}{unit}. {said}"
+
+# %% ../../nbs/report/35_page.ipynb #metrics-section
+def metrics_section(metrics: dict[str, Any] | None, target: Any = None, validation: Any = None) -> str:
     """The metrics of the model beside its baselines, for each split; `target` is what params.yaml says of it."""
     if not metrics:
         return section(
@@ -184,11 +194,9 @@ def metrics_section(metrics: dict[str, Any] | None, target: Any = None) -> str:
             for name in names
         ]
         parts.append(f"<h3>{split}</h3>" + html_table(("metric", *map(escape, models)), rows, numbers=len(models)))
-    said = "Each value with its interval, beside the baselines."
-    if isinstance(target, dict):
-        unit = f" in {target['unit']}" if target.get("unit") else ""
-        said = f"A {metrics.get('task', 'model')} of {target.get('name')}{unit}. {said}"
-    return section("How good is it", f"<p>{escape(said)}</p>", *parts)
+    worse = worse_than_baseline(validation or {})
+    warning = f'<p class="red">{escape(worse.capitalize())}.</p>' if worse else ""
+    return section("How good is it", warning, f"<p>{escape(_about(metrics, target))}</p>", *parts)
 
 # %% ../../nbs/report/35_page.ipynb #figure
 _INK = "#010203"  # stands for the colour of the page's text until the SVG is in the page
@@ -499,7 +507,8 @@ def report(
 ) -> Path:
     """Write reports/index.html and the executed notebooks beside it; the page's path."""
     workspace = workspace or Workspace.find()
-    compared, counts = (find_output(workspace.root, name) for name in ("comparison.json", "rows.json"))
+    names = ("comparison.json", "rows.json", "validation.json")
+    compared, counts, validation = (find_output(workspace.root, name) for name in names)
     if convert:
         _convert(workspace)
     stages = listed_stages(workspace.root)
@@ -508,7 +517,11 @@ def report(
     body = [
         "<h1>mlops_pkg: from notebook to production</h1>",
         answer(proofs),
-        metrics_section(read_json_if_there(compared) if compared else None, _said(workspace, "data.target")),
+        metrics_section(
+            read_json_if_there(compared) if compared else None,
+            _said(workspace, "data.target"),
+            read_json_if_there(validation) if validation else None,
+        ),
         plots_section(compared.parent if compared else None, _said(workspace, "data.split.by")),
         verdicts_section(proofs),
         rows_section(read_json_if_there(counts) if counts else None),
