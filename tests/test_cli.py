@@ -10,8 +10,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mlops_pkg import __version__
-from mlops_pkg.cli import _FLOORS, commands
+from mlops_pkg.cli import _FLOORS, commands, metrics_summary, parity_summary
 from mlops_pkg.core.params import UserError
+from mlops_pkg.report.page import metrics_section
 
 PROJECT = Path(__file__).parents[1]
 NAMES = commands.list_commands(click.Context(commands))
@@ -324,3 +325,22 @@ def test_report_names_the_page_and_opens_it_when_asked(tmp_path: Path, monkeypat
     assert opened == []
     assert run("report", "--open").exit_code == 0
     assert opened == [page.as_uri()]
+
+
+def test_a_better_baseline_is_told_in_one_line() -> None:
+    metrics = {"test": {"model": {"mae": {"value": 3.0}}, "linear": {"mae": {"value": 2.5}}}}
+
+    worse = metrics_summary(metrics, {"model": {"mae": 3.0}, "linear": {"mae": 2.5}})
+    better = metrics_summary(metrics, {"model": {"mae": 2.0}, "linear": {"mae": 2.5}})
+
+    assert worse.splitlines()[-1] == "the model is worse than linear on validation: mae 3.0000 against 2.5000"
+    assert "worse" not in better
+    assert "The model is worse than linear on validation" in metrics_section(
+        metrics, None, {"model": {"roc_auc": 0.6}, "linear": {"roc_auc": 0.7}}
+    )
+
+
+def test_a_stale_parity_is_told_with_what_has_changed() -> None:
+    assert "stale, changed since it was compared: nbs, train; run `dvc repro`" in parity_summary(
+        {"ok": True}, ["nbs", "train"]
+    )

@@ -425,3 +425,28 @@ def test_the_form_of_a_zip_file_is_that_of_its_member() -> None:
         pytest.skip("the flights are not here")
 
     assert format_of(path).separator == ","
+
+
+@pytest.mark.parametrize(
+    ("formula", "how"),
+    [("casual + registered", "sum"), ("casual * registered", "product"), ("2.5 * casual - registered + rain", "sum")],
+)
+def test_columns_that_together_give_the_target_are_known_later(formula: str, how: str, tmp_path: Path) -> None:
+    rows = [(n * 7 % 31 + 1, n * 11 % 97 + 1, n * 13 % 17 + 1, n * 5 % 23) for n in range(300)]
+    values = [eval(formula, {"casual": a, "registered": b, "rain": c}) for a, b, c, _ in rows]
+    lines = [",".join(map(str, (*row, value))) for row, value in zip(rows, values, strict=True)]
+
+    proposal, params = proposed(write(tmp_path, "\n".join(["casual,registered,rain,wind,bikers", *lines])), "bikers")
+
+    together = {"casual", "registered", *(["rain"] if "rain" in formula else [])}
+    assert set(params.data.known_later) == together
+    assert set(params.data.columns) == {"casual", "registered", "rain", "wind"} - together
+    assert f"a weighted {how} of it and " in proposal.given["casual"].why
+
+
+def test_columns_that_only_come_close_to_the_target_stay(tmp_path: Path) -> None:
+    rows = [(n * 7 % 31, n * 11 % 97, n * 7 % 31 + n * 11 % 97 + n * 3 % 5) for n in range(300)]
+
+    _, params = proposed(write(tmp_path, "\n".join(["a,b,c", *(f"{a},{b},{c}" for a, b, c in rows)])), "c")
+
+    assert list(params.data.columns) == ["a", "b"]

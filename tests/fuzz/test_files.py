@@ -11,13 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlops_pkg.bundle.file_format import PLAIN
 from mlops_pkg.bundle.records import RecordsError
 from mlops_pkg.scoring import blocks
+from mlops_pkg.scoring.cells import from_text
 from mlops_pkg.scoring.files import score_file
+from mlops_pkg.scoring.scores import _without
 from tests.fuzz.test_records import NAMES, toy
 
 CELLS = st.one_of(
-    st.sampled_from(["EWR", "", "2", "1e3", "-0.5", "nan", "inf", "1_000", "٣", "far"]),
+    st.sampled_from(["EWR", "", "NA", "2", "1e3", "-0.5", "nan", "inf", "1_000", "٣", "far"]),
     st.sampled_from(["2013-01-01", "2013-02-30", "2013-01-01T05:00Z"]),
     st.sampled_from(['"', '""', ",", "\n", "\r\n", "\r", 'a"b', "a\nb", "\x00", "\x85", "\u2028"]),
     st.floats().map(repr),
@@ -35,15 +38,18 @@ def test_a_csv_file_gets_the_answers_of_its_columns(
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator=lineterminator, quoting=csv.QUOTE_ALL)
     writer.writerows([NAMES, *rows])
-    numbers = [float(wind or "nan") if wind.isascii() and is_number(wind) else wind for _, wind, _ in rows]
-    origins, _, starts = zip(*rows, strict=True) if rows else ((), (), ())
-    expected = toy()[1].predict({"origin": origins, "wind": numbers, "start": starts})
+    predictor = toy()[1]
+    cells = dict(zip(NAMES, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(NAMES, ())
+    read = {field.name: from_text(cells[field.name], field, PLAIN) for field in predictor.signature.fields}
+    no_times = [reject for _, rejects in read.values() for reject in rejects]
+    expected = _without(predictor.predict({name: values for name, (values, _) in read.items()}), no_times)
 
     with tempfile.TemporaryDirectory() as folder:
         source, out = Path(folder) / "in.csv", Path(folder) / "out.csv"
         source.write_bytes(text.getvalue().encode())
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(blocks, "BLOCK_BYTES", 30 + size)  # the header is shorter
+            patch.setattr(blocks, "HEADER_BYTES", 30 + size)  # the header is shorter
+            patch.setattr(blocks, "BLOCK_BYTES", 30 + size)
             tally = score_file(toy()[0], source, out)
         with out.open(newline="", encoding="utf-8") as file:
             written = [float(row["probability"] or "nan") for row in csv.DictReader(file)]
@@ -54,15 +60,6 @@ def test_a_csv_file_gets_the_answers_of_its_columns(
     assert [(int(row), field, reason) for row, field, _, reason in rejects[1:]] == [
         (reject.record, reject.field, reject.reason) for reject in expected.rejects
     ]
-
-
-def is_number(cell: str) -> bool:
-    """Whether a cell is a number as Python writes one, or empty."""
-    try:
-        float(cell or "nan")
-    except ValueError:
-        return False
-    return "_" not in cell
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)

@@ -239,7 +239,10 @@ def test_what_rebuild_found_is_shown_and_a_former_one_is_told(project: Workspace
     stage = {"stage": "train", "ok": False, "findings": ["numpy: loaded, but not <declared>"]}
     stage["outputs"] = [{**output, "difference": "member schema.json: depth: 3 recorded, 4 rebuilt"}]
     write_json(project.reports / "rebuild.json", {"ok": False, "confined": True, "stages": [stage]})
-    locked = {"cmd": "x", "outs": [{"path": "artifacts/train/model.skops", "md5": "ab"}]}
+    locked = {
+        "cmd": "python -m mlops_pkg.core.stage train",
+        "outs": [{"path": "artifacts/train/model.skops", "md5": "ab"}],
+    }
     write_json(project.root / "dvc.lock", {"stages": {"train": locked}})
 
     text = report(project).read_text()
@@ -249,5 +252,5 @@ def test_what_rebuild_found_is_shown_and_a_former_one_is_told(project: Workspace
     assert "depth: 3 recorded, 4 rebuilt" in text
     assert "Not the same again from what dvc.yaml declares: train" in text
     write_json(project.root / "dvc.lock", {"stages": {"train": {**locked, "outs": []}}})
-    assert "dvc.lock has changed since" in (later := report(project).read_text())
+    assert "Stale: changed since: train." in (later := report(project).read_text())
     assert "Not the same again" not in later

@@ -230,3 +230,17 @@ def test_progress_at_a_terminal_is_rewritten_in_place(
     assert printed.count("\033[1A") == 2, "every line but the first is written over the one before"
     assert "train  2 of 2 cells, done after" in printed
     assert "\033[32m" not in printed
+
+
+def test_what_a_dying_kernel_says_is_in_a_log_and_not_at_the_terminal(
+    toy: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = stage_notebook(toy, "train")
+    dying = "import os; os.write(2, b'the last words'); os._exit(1)"
+    path.write_text(path.read_text().replace("print('rate', RATE)", dying))
+
+    with pytest.raises(UserError, match="because its kernel died; see .*research/train.failed.log"):
+        walk("train", Workspace(toy, "research"))
+
+    assert "the last words" in (toy / "research" / "train.failed.log").read_text()
+    assert "the last words" not in "".join(capfd.readouterr())

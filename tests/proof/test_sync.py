@@ -436,3 +436,43 @@ def test_report_is_written_and_the_table_names_each_finding(toy: Path, capsys: p
     printed = capsys.readouterr().out
     assert "red: 1 finding\n" in printed
     assert "RATE = 0.2" in printed
+
+
+def test_other_line_endings_are_one_line(toy: Path) -> None:
+    for path in (*(toy / "nbs").rglob("*.ipynb"), *(toy / "mlops_pkg").rglob("*.py"), toy / "params.yaml"):
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+
+    found = findings(toy)
+
+    assert only(found, "endings: nbs/", " more files: lines end with CR LF; keep `* text=auto eol=lf`"), found
+
+
+def test_two_cells_of_one_id_are_red(toy: Path) -> None:
+    path = stage_notebook(toy, "train")
+    replace(path, '"id": "step-5"', '"id": "step-4"')
+
+    found = findings(toy)
+
+    assert any("22_train.ipynb: 2 cells have the id step-4; cut all but one" in finding for finding in found), found
+
+
+def test_a_copy_of_a_notebook_is_red(toy: Path) -> None:
+    path = stage_notebook(toy, "train")
+    shutil.copy(path, path.with_name("22_train-Copy1.ipynb"))
+    text = path.read_text().replace("#| default_exp pipeline.train", "").replace("#| export", "")
+    (toy / "nbs" / "notes-Copy2.ipynb").write_text(text)
+
+    found = [finding for finding in findings(toy) if "Copy" in finding and "is a copy" not in finding]
+
+    assert any("22_train-Copy1.ipynb: exports pipeline.train as 22_train.ipynb does" in one for one in found), found
+    assert any("notes-Copy2.ipynb: a copy; delete it" in one for one in found), found
+
+
+def test_an_unfinished_merge_is_told_as_such(toy: Path) -> None:
+    path = stage_notebook(toy, "train")
+    replace(path, ' "cells": [', '<<<<<<< HEAD\n "cells": [')
+
+    found = findings(toy)
+
+    told = "22_train.ipynb: an unfinished merge: conflict marks from line 2 on; `git merge --abort`"
+    assert any(told in finding for finding in found), found

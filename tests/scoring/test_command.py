@@ -140,3 +140,31 @@ def test_progress_is_shown_to_who_watches(to_score: Path) -> None:
     assert done.stdout == "3 rows: 1 answered, 2 rejected; see out.rejects.csv\n"
     assert "100%" in shown
     assert "3 rows" in shown
+
+
+def test_a_file_without_an_answer_ends_with_1(to_score: Path) -> None:
+    (to_score / "in.csv").write_text("origin,wind,start\n,2,2013-01-01\nJFK,far,2013-01-01\n")
+
+    result = run("predict", "in.csv", "out.csv")
+
+    assert result.exit_code == 1
+    assert result.stderr == "in.csv: no row has an answer; the reasons are in out.rejects.csv\n"
+    assert len((to_score / "out.csv").read_text().splitlines()) == 3, "every row is accounted for all the same"
+
+
+@pytest.mark.parametrize(("share", "code"), [("0.7", 0), ("0.5", 1), ("0", 1)])
+def test_too_many_rejected_rows_end_with_1(share: str, code: int, to_score: Path) -> None:
+    result = run("predict", "in.csv", "out.csv", "--max-reject-share", share)
+
+    assert result.exit_code == code
+    assert ("of the rows are rejected" in result.stderr) == bool(code)
+
+
+def test_another_separator_than_in_training_is_told(to_score: Path) -> None:
+    text = (to_score / "in.csv").read_text()
+    (to_score / "in.csv").write_text(text.replace(",", ";"))
+
+    result = run("predict", "in.csv", "out.csv")
+
+    assert result.exit_code == 1
+    assert "in.csv: the cells of a file are separated by ',' here, as in training, and these by ';'" in result.output
