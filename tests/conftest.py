@@ -52,7 +52,8 @@ def lay_out(root: Path) -> Path:
     root.mkdir(parents=True, exist_ok=True)
     params = merge(read_yaml(ROOT / "params.yaml"), QUICK)
     (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    for name in ("settings.ini", "dvc.yaml", "requirements-pipeline.txt", "requirements-serve.txt", "environment.json"):
+    locks = ("requirements.txt", "requirements-pipeline.txt", "requirements-serve.txt", "environment.json")
+    for name in ("settings.ini", "dvc.yaml", *locks):
         shutil.copy(ROOT / name, root)
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(Path(mlops_pkg.__file__).parent, root / "mlops_pkg", ignore=ignored, dirs_exist_ok=True)

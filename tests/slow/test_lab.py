@@ -105,7 +105,7 @@ def lab(project: Project, tmp_path: Path) -> Iterator[Lab]:
     running.end()
 
 
-def wait_for(holds: Callable[[], Any], what: str, seconds: float = 60) -> None:
+def wait_for(holds: Callable[[], Any], what: str, seconds: float = 180) -> None:
     """Wait until something holds; the test fails with its words where it does not come to hold."""
     deadline = time.monotonic() + seconds
     while not holds():
@@ -126,7 +126,7 @@ def run_all(browser: webdriver.Chrome) -> None:
     menus = browser.find_elements("css selector", ".lm-MenuBar-item")
     next(menu for menu in menus if menu.text == "Run").click()
     item = '.lm-Menu-item[data-command="runmenu:run-all"]'
-    WebDriverWait(browser, 10).until(lambda here: here.find_element("css selector", item)).click()
+    WebDriverWait(browser, 60).until(lambda here: here.find_element("css selector", item)).click()
 
 
 def put_cursor(browser: webdriver.Chrome, text: str) -> None:
@@ -139,7 +139,7 @@ def put_cursor(browser: webdriver.Chrome, text: str) -> None:
         const end = panel.scrollTop + panel.clientHeight >= panel.scrollHeight - 2;
         panel.scrollTop = end ? 0 : panel.scrollTop + panel.clientHeight / 2;
         return null;"""
-    WebDriverWait(browser, 60, 0.1).until(lambda here: here.execute_script(script, text))
+    WebDriverWait(browser, 180, 0.1).until(lambda here: here.execute_script(script, text))
     time.sleep(0.3)  # the list of cells settles
     browser.execute_script(script, text).click()
     press(browser, Keys.END)

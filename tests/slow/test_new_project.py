@@ -1,5 +1,6 @@
 """From the wheel alone to a green project on a table of one's own; a stage more and less; the next version."""
 
+import gzip
 import json
 import os
 import re
@@ -38,6 +39,17 @@ def verdicts(root: Path) -> dict[str, bool]:
     }
 
 
+def sales() -> str:
+    """Nine hundred rows as a spreadsheet writes them: semicolons, decimal commas, days first, NA where missing."""
+    rows = []
+    for n in range(900):
+        price = "NA" if n % 41 == 7 else f"{n % 5 * 1.5}".replace(".", ",")
+        shop = "NA" if n % 53 == 9 else ("Zürich", "Genève", "Bern")[n % 3]
+        sold = n % 7 * 2 + n % 5 + n % 3 * 4 + n % 2
+        rows.append(f"{n % 7};{price};{shop};{n % 28 + 1:02}.{n // 30 % 12 + 1:02}.2013;{sold}")
+    return "weekday;price;shop;day;sold\n" + "\n".join(rows) + "\n"
+
+
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project on a csv of one's own, made from an installed wheel in an empty folder, and run."""
@@ -50,8 +62,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     locked = ["--require-hashes", "--requirement", str(ROOT / "requirements.txt")]
     run(folder, *uv, "pip", "install", "--quiet", "--python", python, *locked)
     run(folder, *uv, "pip", "install", "--quiet", "--python", python, "--no-deps", f"./{name}")
-    rows = [f"{n % 7},{n % 5 * 1.5},{'abc'[n % 3]},{n % 7 * 2 + n % 5 + n % 3 * 4 + n % 2}" for n in range(900)]
-    (folder / "sales.csv").write_text("weekday,price,shop,sold\n" + "\n".join(rows) + "\n")
+    (folder / "sales.csv").write_bytes(sales().encode("latin-1"))
     words = ["--title", "Sales", "--author", "Ada", "--table", "sales.csv", "--target", "sold", "--defaults"]
     run(folder, "mlops_pkg", "new", "project", *words)
     root = folder / "project"
@@ -73,20 +84,136 @@ def test_a_table_of_ones_own_is_green_and_the_project_speaks_of_it_alone(own: Pa
     assert speak == []
 
 
+BANDS = '''#| export
+def add_bands(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the line of each row, and in which third of the prices it lies."""
+    band = pd.cut(table["price"], 3, labels=False).fillna(-1).astype("int64")
+    return pd.DataFrame({"line": table["line"], "band": band})
+'''
+RUN = '''#| export
+def run(params: Params, workspace: Workspace) -> None:  # noqa: ARG001
+    """Write the band of each training row."""
+    table = read_table(workspace.input("features", "train.parquet"))
+    write_table(workspace.output("bands", "bands.parquet"), add_bands(table))
+'''
+TEST = """from pathlib import Path
+
+import pandas as pd
+from sales.pipeline import bands
+
+
+def test_there_are_three_bands() -> None:
+    table = pd.DataFrame({"line": [2, 3, 4], "price": [0.0, 5.0, 9.0]})
+
+    assert bands.add_bands(table)["band"].tolist() == [0, 1, 2]
+"""
+
+
+def edit_cells(path: Path, **sources: str) -> None:
+    """Write the sources of cells, whose ids have hyphens where the names here have underscores."""
+    notebook = json.loads(path.read_text())
+    for cell in notebook["cells"]:
+        if (text := sources.pop(cell["id"].replace("-", "_"), None)) is not None:
+            cell["source"] = text.strip().splitlines(keepends=True)
+    assert not sources, f"{path.name} has no cells {sorted(sources)}"
+    path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
+
+
+def source_of(path: Path, name: str) -> str:
+    (cell,) = [cell for cell in json.loads(path.read_text())["cells"] if cell["id"] == name]
+    return "".join(cell["source"])
+
+
+def test_the_source_file_gets_the_answers_of_the_fitted_pipeline(own: Path) -> None:
+    asked = {one["runtime"]: one for one in json.loads((own / "reports" / "parity.json").read_text())["runtimes"]}
+    kept = json.loads((own / "artifacts" / "ingest" / "rows.json").read_text())["splits"]
+    assert asked["source file sales.csv"]["equal"]
+    assert asked["source file sales.csv"]["rows"] == sum(kept.values()) == 900
+
+    told = run(own, "mlops_pkg", "predict", "data/sales.csv", "scored.csv").stdout
+    plain = (own / "scored.csv").read_bytes()
+    (own / "sales.csv.gz").write_bytes(gzip.compress((own / "data" / "sales.csv").read_bytes()))
+    run(own, "mlops_pkg", "predict", "sales.csv.gz", "scored.csv")
+
+    assert told.startswith("900 rows: 900 answered, 0 rejected")
+    assert (own / "scored.csv").read_bytes() == plain
+    params = (own / "params.yaml").read_text()
+    for part in ("separator: ;", "encoding: latin-1", "decimal: ','", "missing: [NA]", "times: {day: '%d.%m.%Y'}"):
+        assert part in params
+    for name in ("scored.csv", "sales.csv.gz"):
+        (own / name).unlink()
+
+
+def test_a_reading_of_its_own_turns_the_source_file_red(own: Path) -> None:
+    library = Path(run(own, "python", "-c", "import mlops_pkg; print(mlops_pkg.__file__)").stdout.strip()).parent
+    module = library / "scoring" / "cells.py"
+    before = module.read_bytes()
+    module.unlink()
+    module.write_bytes(before.replace(b"missing = set(written.missing)", b"missing = set()"))
+
+    done = run(own, "mlops_pkg", "parity", check=False)
+
+    module.write_bytes(before)
+    assert done.returncode == 1
+    assert re.search(r"source file sales.csv +900 +red", done.stdout), done.stdout
+    assert run(own, "mlops_pkg", "parity").returncode == 0
+
+
 def test_a_stage_more_is_used_by_the_next_and_gone_again(own: Path) -> None:
     before = run(own, "git", "rev-parse", "HEAD").stdout
     run(own, "mlops_pkg", "add", "stage", "bands", "--after", "features")
-    run(own, "mlops_pkg", "run")
-    assert json.loads((own / "artifacts" / "bands" / "bands.json").read_text())["rows"] > 0
+    notebook, train = own / "nbs" / "pipeline" / "21a_bands.ipynb", own / "nbs" / "pipeline" / "22_train.ipynb"
+    edit_cells(
+        notebook,
+        imports=source_of(notebook, "imports").replace("write_json", "write_table"),
+        count_rows=BANDS,
+        use_count_rows="bands = add_bands(table)\nbands['band'].value_counts()",
+        run=RUN,
+        use_run='write_table(workspace.output("bands", "bands.parquet"), bands)',
+    )
+    kept = '[{0}["line"].isin(bands.loc[bands["band"] > 0, "line"])]'
+    read = 'bands = read_table(workspace.input("bands", "bands.parquet"))'
+    edit_cells(
+        train,
+        use_imports=source_of(train, "use-imports") + f"\n{read}\ntrain = train{kept.format('train')}",
+        run=source_of(train, "run").replace(
+            "    (X, y), validation",
+            f"    {read}\n    tables[0] = tables[0]{kept.format('tables[0]')}\n    (X, y), validation",
+        ),
+    )
+    (own / "tests" / "pipeline" / "test_bands.py").write_text(TEST)
+    dvc = (own / "dvc.yaml").read_text().replace("artifacts/bands/bands.json", "artifacts/bands/bands.parquet")
+    read_last = "      - artifacts/features/features.skops\n"
+    for out in ("artifacts/train/model", "research/train\n"):
+        made = f"    outs:\n      - {out}"
+        dvc = dvc.replace(read_last + made, f"{read_last}      - artifacts/bands/bands.parquet\n{made}")
+    assert dvc.count("- artifacts/bands/bands.parquet") == 3, "an output of bands, an input of train and of its walk"
+    (own / "dvc.yaml").write_text(dvc)
+    run(own, "make", "export")
+    run(own, "make", "run")
     run(own, "make", "prove")
     run(own, "python", "-m", "pytest", "-q")
     assert verdicts(own) == {"sync": True, "rebuild": True, "parity": True}
+    covered = {one["stage"] for one in json.loads((own / "reports" / "rebuild.json").read_text())["stages"]}
+    assert "bands" in covered
+    assert "bands" in run(own, "mlops_pkg", "lineage", "artifacts/train/model.skops").stdout
     commit(own, "A stage")
 
+    refused = run(own, "mlops_pkg", "remove", "stage", "bands", check=False)
+    assert refused.returncode == 1
+    assert "bands is still used: dvc.yaml: train: artifacts/bands/bands.parquet" in refused.stderr
+    assert "bands is still used: nbs/pipeline/22_train.ipynb: cell run:" in refused.stderr
+    edit_cells(train, use_imports=source_of(train, "use-imports").partition("\nbands = ")[0])
+    run(own, "git", "checkout", before.strip(), "--", "nbs/pipeline/22_train.ipynb", "sales/pipeline/train.py")
+    text = (own / "dvc.yaml").read_text()
+    (own / "dvc.yaml").write_text(
+        text.replace("      - artifacts/bands/bands.parquet\n    outs:\n      - ", "    outs:\n      - ")
+    )
     run(own, "mlops_pkg", "remove", "stage", "bands")
-    run(own, "mlops_pkg", "run")
+    run(own, "make", "run")
+    run(own, "make", "prove")
 
-    assert verdicts(own)["sync"]
+    assert verdicts(own) == {"sync": True, "rebuild": True, "parity": True}
     assert run(own, "git", "diff", "--name-only", before.strip()).stdout.split() in ([], ["dvc.lock"])
 
 
