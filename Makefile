@@ -30,13 +30,13 @@ help:  ## list these targets
 run: $(DATA)  ## rebuild what is out of date: pipeline, walks, parity, report; then a summary
 	@python -m mlops_pkg run
 
-test: run  ## lint, types, import rules, all quick tests, and every notebook against its stored outputs
+test: run  ## lint, types, import rules, quick tests, every notebook against its stored outputs [COV=--cov]
 	@tree=$$($(TREE)); \
 	if [ -n "$$tree" ] && [ "$$tree" = "$$(cat $(TESTED) 2>/dev/null)" ]; then \
 		echo "tests: green for exactly what is here; remove $(TESTED) to run them again"; \
 	else \
 		$(LINT); \
-		python -m pytest -n auto --dist loadfile -m "not slow" --cov; \
+		python -m pytest -n auto --dist loadfile -m "not slow" $(COV); \
 		python -m pytest -n auto --dist loadfile -q --nbval --nbval-current-env -p mlops_pkg.authoring.nbval nbs; \
 		echo "$$tree" > $(TESTED); \
 	fi

@@ -7,11 +7,24 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pandas as pd
+import pytest
 from onnx import numpy_helper
 
 from mlops_pkg.bundle.manifest import MANIFEST, MODEL, manifest_bytes
+from mlops_pkg.core.params import UserError
 from mlops_pkg.core.workspace import Workspace, read_table, write_table
-from mlops_pkg.proof.runtimes import EDGE, closure, lay_out, runtimes, subject
+from mlops_pkg.proof.runtimes import (
+    EDGE,
+    ask_pipeline,
+    closure,
+    difference,
+    lay_out,
+    runtimes,
+    score_source,
+    source_file,
+    subject,
+)
 
 NAMES = [
     "stored predictions",
@@ -146,3 +159,47 @@ def test_the_clean_environment_holds_nothing_but_what_the_predictor_needs(tmp_pa
     assert done.stdout == "", "can be imported, and should not be there"
     assert set(EDGE) <= closure(EDGE)
     assert "pandas" not in closure(EDGE)
+
+
+def write_source(root: Path, separator: str = ",") -> Path:
+    """A file in data/ whose rows have the fields of the model, each at the line at which ingest says that it stands."""
+    splits = ("train", "validation", "test", "live")
+    tables = [read_table(root / "artifacts" / "ingest" / f"{split}.parquet") for split in splits]
+    whole = pd.concat(tables).sort_values("line").set_index("line")
+    whole = whole.reindex(range(2, whole.index.max() + 1)).drop(columns="late")
+    path = root / "data" / "records.csv"
+    whole.to_csv(path, index=False, sep=separator, date_format="%Y-%m-%dT%H:%M:%SZ", na_rep="NA")
+    return path
+
+
+def test_the_source_file_gets_the_answers_of_the_fitted_pipeline(copy_of_built: Path) -> None:
+    workspace, given = Workspace(copy_of_built), subject(copy_of_built)
+    assert source_file(workspace) is None, "no table of the flights has the fields of the model"
+    path = write_source(copy_of_built)
+
+    found = source_file(workspace)
+    assert given is not None
+    asked = ask_pipeline(workspace, given)
+
+    assert found == path
+    assert difference(asked, score_source(asked, path, given.bundle)) is None
+    told = {one.runtime: one for one in runtimes(workspace, given)}["source file records.csv"]
+    assert (told.equal, told.rows) == (True, 5825), "every row that was kept, of all four splits"
+
+
+def test_a_source_file_that_is_read_otherwise_is_red(copy_of_built: Path) -> None:
+    workspace, given = Workspace(copy_of_built), subject(copy_of_built)
+    assert given is not None
+    asked, path = ask_pipeline(workspace, given), write_source(copy_of_built)
+    lines = path.read_text().splitlines(keepends=True)
+    first, other = (int(asked.rows["line"].iloc[at]) - 1 for at in (0, int(np.argmax(asked.answer != asked.answer[0]))))
+    path.write_text("".join([*lines[:first], lines[other], *lines[first + 1 :]]))
+
+    changed = difference(asked, score_source(asked, path, given.bundle))
+    path.write_text("".join(lines).replace(",", ";"))
+
+    assert changed is not None
+    assert f"line {first + 1}: answer" in changed
+    with pytest.raises(UserError, match="these by ';'"):
+        score_source(asked, path, given.bundle)
+    assert source_file(workspace) is None, "by the format of params.yaml it has one column"
