@@ -234,3 +234,27 @@ def test_every_notebook_of_the_project_becomes_text() -> None:
         ids = [cell["id"] for cell in read_notebook(path)["cells"] if not cell["metadata"]]
         assert set(ids) <= set(headers), path.name
         assert max(map(len, text.splitlines())) < 1000, f"{path.name}: something is shown at length"
+
+
+def test_a_clone_of_somebody_whose_git_converts_line_endings_has_the_same_bytes(tmp_path: Path) -> None:
+    command = [
+        "git",
+        "-c",
+        "core.autocrlf=true",
+        "clone",
+        "--quiet",
+        "--depth",
+        "1",
+        f"file://{ROOT}",
+        str(tmp_path / "clone"),
+    ]
+    subprocess.run(command, capture_output=True, check=True)
+
+    changed = [
+        path.relative_to(tmp_path / "clone").as_posix()
+        for pattern in ("*.py", "*.ipynb", "*.yaml", "*.txt", "*.json", "*.ini", "*.jinja", "Makefile")
+        for path in (tmp_path / "clone").rglob(pattern)
+        if b"\r\n" in path.read_bytes()
+    ]
+
+    assert changed == []
