@@ -286,7 +286,7 @@ def check_table(
     if counts["rejected"] > max_reject_share * len(frame):
         raise UserError(
             f"data/{path.name}: {counts['rejected']:,} of {len(frame):,} rows break the contract, more than "
-            f"ingest.max_reject_share = {max_reject_share:g} allows; the first: {_told(rejects, raw)}"
+            f"max_reject_share = {max_reject_share:g} allows; the first: {_told(rejects, raw)}"
         )
     return kept, rejects.assign(table=name), counts
 

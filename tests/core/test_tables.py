@@ -106,7 +106,7 @@ def test_more_rejects_than_allowed_stop_with_the_first_of_them(tmp_path: Path) -
         check_table("toy", table(tmp_path, *ROWS, "e,far,NA"), schema(), 0.19)
 
     assert str(raised.value) == (
-        "data/toy.csv: 1 of 5 rows break the contract, more than ingest.max_reject_share = 0.19 allows; "
+        "data/toy.csv: 1 of 5 rows break the contract, more than max_reject_share = 0.19 allows; "
         "the first: line 6: miles 'far' is not a number"
     )
 

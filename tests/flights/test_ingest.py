@@ -335,7 +335,7 @@ def test_too_many_bad_rows_stop_the_stage(project: Path) -> None:
     write_cells(project, "flights", cells)
 
     assert message_of(project) == (
-        "data/flights.csv.zip: 600 of 6,000 rows break the contract, more than ingest.max_reject_share = 0.01 allows; "
+        "data/flights.csv.zip: 600 of 6,000 rows break the contract, more than max_reject_share = 0.01 allows; "
         "the first: line 2: distance 'far' is not a number"
     )
     assert not (project / "artifacts").exists(), "something was written"
