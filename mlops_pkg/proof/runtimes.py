@@ -418,7 +418,10 @@ def score_source(asked: Asked, path: Path, bundle: Path) -> Scores:
             raise UserError(str(error)) from None
         table = pd.read_parquet(scored)
     answers = table["probability" if "probability" in table else "prediction"].to_numpy(float)
-    return None, answers[asked.rows["line"].to_numpy() - 2]
+    places = asked.rows["line"].to_numpy() - 2
+    if places.max() >= len(answers):
+        raise UserError(f"data/{path.name}: {len(answers):,} rows, fewer than ingest has read; run `dvc repro`")
+    return None, answers[places]
 
 # %% ../../nbs/proof/55_runtimes.ipynb #ask-all
 @dataclass(frozen=True)

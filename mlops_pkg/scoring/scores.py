@@ -68,9 +68,8 @@ def _score(predictor: Predictor, names: Sequence[str], keep: Sequence[str], bloc
         rejects, kept = [], [block[name] for name in keep]
         read = {field.name: from_parquet(block[field.name], field, written) for field in fields}
     answers = predictor.predict({name: values for name, (values, _) in read.items()})
-    rejects += [
-        reject for _, found in read.values() for reject in found if (reject.record, "") not in {r[:2] for r in rejects}
-    ]
+    whole = {reject.record for reject in rejects}
+    rejects += [reject for _, found in read.values() for reject in found if reject.record not in whole]
     return Scored(_without(answers, rejects) if rejects else answers, kept)
 
 # %% ../../nbs/scoring/51_scores.ipynb #worker
