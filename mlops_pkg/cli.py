@@ -45,7 +45,7 @@ _DAY = {
     "Read": ("summary", "report", "lineage"),
     "Use": ("predict", "serve"),
 }
-_FLOORS = {
+_PARTS = {
     "predict": "scoring",
     "serve": "serving",
     "new": "authoring",
@@ -53,7 +53,7 @@ _FLOORS = {
     "add": "authoring",
     "remove": "authoring",
     "rename": "authoring",
-}  # the commands of optional floors, by the folder that each floor is
+}  # the commands of optional parts, by the folder of each part
 _MISTAKES = (
     "UserError",
     "BundleError",
@@ -64,7 +64,7 @@ _MISTAKES = (
 
 def _day() -> dict[str, list[str]]:
     """The commands that are here, under the headings of a day."""
-    missing = {name for name, floor in _FLOORS.items() if find_spec(f"mlops_pkg.{floor}") is None}
+    missing = {name for name, part in _PARTS.items() if find_spec(f"mlops_pkg.{part}") is None}
     day = {heading: [name for name in names if name not in missing] for heading, names in _DAY.items()}
     return {heading: names for heading, names in day.items() if names}
 
@@ -101,10 +101,10 @@ class Commands(click.Group):
         return [name for names in _day().values() for name in names]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that name; that of a floor is imported now."""
-        if cmd_name not in _FLOORS or cmd_name not in self.list_commands(ctx):
+        """The command of that name; that of an optional part is imported now."""
+        if cmd_name not in _PARTS or cmd_name not in self.list_commands(ctx):
             return super().get_command(ctx, cmd_name)
-        found: click.Command = getattr(import_module(f"mlops_pkg.{_FLOORS[cmd_name]}.command"), cmd_name)
+        found: click.Command = getattr(import_module(f"mlops_pkg.{_PARTS[cmd_name]}.command"), cmd_name)
         return found
 
 # %% ../nbs/90_cli.ipynb #commands-2
@@ -545,7 +545,7 @@ def merge(branch: str | None, going_on: bool, aborting: bool) -> None:
 @commands.command()
 @click.option("--cache", "everything", is_flag=True, help="Read every recorded object of DVC's cache once more.")
 def mend(everything: bool) -> None:
-    """Set right what a kill or a damaged disk has left.
+    """Repair what an interrupted run or a corrupted disk left behind.
 
     A torn dvc.lock, stale locks and scratch, damaged objects of DVC's cache. Says nothing where all is well;
     `make run` begins with it.

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mlops_pkg import __version__
-from mlops_pkg.cli import _FLOORS, commands, metrics_summary, parity_summary
+from mlops_pkg.cli import _PARTS, commands, metrics_summary, parity_summary
 from mlops_pkg.core.params import UserError
 from mlops_pkg.report.page import metrics_section
 
@@ -52,7 +52,7 @@ def test_help_lists_every_command_under_a_heading() -> None:
     result = run("--help")
 
     assert result.exit_code == 0
-    assert sorted({*NAMES} - {*_FLOORS}) == sorted(commands.commands), "a command is under no heading, or under two"
+    assert sorted({*NAMES} - {*_PARTS}) == sorted(commands.commands), "a command is under no heading, or under two"
     assert len(set(NAMES)) == len(NAMES)
     headings = [result.output.index(heading) for heading in ("Look and try", "Prove", "Share:", "Read:")]
     assert headings == sorted(headings)
@@ -70,7 +70,7 @@ def test_every_command_has_help_with_an_example(name: str) -> None:
 
 def test_without_its_floor_a_command_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mlops_pkg.cli._DAY", {"Read": ("summary",), "Use": ("answer",)})
-    monkeypatch.setattr("mlops_pkg.cli._FLOORS", {"answer": "nowhere"})
+    monkeypatch.setattr("mlops_pkg.cli._PARTS", {"answer": "nowhere"})
 
     assert "Use" not in run("--help").output
     assert (run("answer").exit_code, run("summary", "--help").exit_code) == (2, 0)

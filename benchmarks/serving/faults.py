@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from mlops_pkg.serving.settings import new_key, whose_key
+from mlops_pkg.serving.settings import authenticate, new_key
 from tests.slow import test_serving_faults as faults
 from tests.toy import write_bundle
 
@@ -33,7 +33,7 @@ def time_of_keys(rounds: int) -> faults.Figures:
     for _ in range(rounds):  # in turns, so that whatever else happens befalls all alike
         for name, key in asked.items():
             began = time.perf_counter_ns()
-            whose_key(key, known)
+            authenticate(key, known)
             times[name].append(time.perf_counter_ns() - began)
     medians = {name: round(statistics.median(found)) for name, found in times.items()}
     wrong = abs(medians["nearly_the_first"] - medians["none_of_them"])  # what a guesser could learn from

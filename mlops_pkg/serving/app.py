@@ -47,7 +47,7 @@ from mlops_pkg.serving.messages import (
 )
 from .models import Model, Models
 from .page import add_pages
-from .settings import Settings, whose_key
+from .settings import Settings, authenticate
 
 # %% ../../nbs/serving/48_app.ipynb #families
 PATHS = ("/predict", "/model", "/health", "/ready", "/metrics", "/openapi.json", "/docs", "/", "other")
@@ -166,7 +166,7 @@ class Service:
         self.log.tell(event, **facts)
         self.counters.add("bundles_taken" if event == "bundle_taken" else "bundles_refused")
 
-    async def look_on(self) -> None:
+    async def watch_bundle(self) -> None:
         """Look for a new bundle now and then."""
         while True:
             await asyncio.sleep(self.settings.reload_seconds)
@@ -266,7 +266,7 @@ async def answer_arrow(service: Service, body: bytes) -> Outcome:
         return model, columns, answers, arrow_answers(answers, model.told)
 
     try:
-        model, columns, answers, content = await service.answering.apart(work)
+        model, columns, answers, content = await service.answering.run_in_thread(work)
     except RecordsError as error:
         raise RefusedError(422, "columns", str(error)) from None
     service.count_answers(model, columns, answers)
@@ -287,7 +287,7 @@ class Predict:
         kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower().decode("latin-1")
         most = settings.max_arrow_bytes if kind == ARROW else settings.max_json_bytes
         check_head(scope["method"], kind, headers, most)
-        service.answering.room.check()
+        service.answering.limiter.check()
         body = await read_body(service, scope, receive, most)
         try:
             found = await (answer_json if kind == JSON else answer_arrow)(service, body)
@@ -316,7 +316,7 @@ def whose_request(settings: Settings, headers: dict[bytes, bytes]) -> str:
         told = ""
     if not told:
         raise RefusedError(401, "no_key", "a key is needed, as in `Authorization: Bearer KEY`")
-    name = whose_key(told.strip(), settings.keys)
+    name = authenticate(told.strip(), settings.keys)
     if name is None:
         raise RefusedError(401, "wrong_key", "the key is not valid")
     return name
@@ -486,7 +486,7 @@ def make_app(service: Service) -> Any:
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
-        looking = asyncio.create_task(service.look_on()) if settings.reload_seconds else None
+        looking = asyncio.create_task(service.watch_bundle()) if settings.reload_seconds else None
         gc.collect()
         gc.freeze()  # what is here stays; to look at it again and again would hold up requests
         log.tell("ready", pid=os.getpid(), digest=service.models.current.told.digest)

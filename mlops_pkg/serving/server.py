@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LINGER', 'GRACE', 'AHEAD', 'SWEEP', 'ACCEPTED', 'FAILED', 'Client', 'Refusing', 'Timed', 'Leaving', 'Stepping',
            'too_long', 'plain_head', 'Reading', 'State', 'Connection', 'make_room', 'spare_memory', 'Looking',
-           'take_the_last', 'Accepting', 'Worker', 'work', 'Forking', 'Signalled', 'say', 'Parent', 'listen', 'place',
+           'pop_last', 'Accepting', 'Worker', 'work', 'Forking', 'Signalled', 'say', 'Parent', 'listen', 'place',
            'allow_files', 'run_server']
 
 # %% ../../nbs/serving/49_server.ipynb #imports
@@ -362,7 +362,7 @@ class Looking(uvicorn.Server):
         self.loop.call_later(SWEEP, self.sweep)
 
 # %% ../../nbs/serving/49_server.ipynb #take-the-last
-def take_the_last(listener: socket.socket) -> list[socket.socket]:
+def pop_last(listener: socket.socket) -> list[socket.socket]:
     """The connections that wait to be accepted; nobody else may come."""
     found = []
     listener.setblocking(False)
@@ -433,7 +433,7 @@ class Worker(Accepting):
         for one in [*self.servers, *(sockets or ())]:
             one.close()
         await asyncio.sleep(0.01)  # the loop lets go of them now; who comes meanwhile waits
-        for taken in [taken for listener in kept for taken in take_the_last(listener)]:
+        for taken in [taken for listener in kept for taken in pop_last(listener)]:
             await self.loop.connect_accepted_socket(self.connection, taken)
         await super().shutdown(sockets)
 

@@ -90,7 +90,7 @@ def test_many_records_are_answered_in_a_thread_while_others_are_answered(models:
 
     async def crowd() -> list[float]:
         answering = Answering(models, 100, Watch())
-        slow = asyncio.create_task(answering.apart(work))
+        slow = asyncio.create_task(answering.run_in_thread(work))
         await asyncio.sleep(0)
         quick = answers(await answering.records(records([5])))
         free.set()
@@ -107,7 +107,7 @@ def test_a_full_queue_refuses_at_once_and_has_room_again_afterwards(models: Mode
     async def crowd() -> tuple[list[Any], list[float], int]:
         answering = Answering(models, 3, Watch())
         found = await asyncio.gather(*(answering.records(records([1])) for _ in range(5)), return_exceptions=True)
-        return found, answers(await answering.records(records([2]))), answering.room.taken
+        return found, answers(await answering.records(records([2]))), answering.limiter.taken
 
     found, later, waiting = asyncio.run(crowd())
 
@@ -122,7 +122,7 @@ def test_who_hangs_up_takes_nobody_elses_answer(models: Models) -> None:
         first, second = (asyncio.create_task(answering.records(records([hour]))) for hour in (1, 2))
         await asyncio.sleep(0)
         first.cancel()
-        return answers(await second), answering.room.taken
+        return answers(await second), answering.limiter.taken
 
     assert asyncio.run(crowd()) == (expected([2]), 0)
 

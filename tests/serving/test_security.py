@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from mlops_pkg.bundle.manifest import CARD, MANIFEST, MODEL, SIGNATURE
-from mlops_pkg.serving.settings import Key, new_key, whose_key
+from mlops_pkg.serving.settings import Key, authenticate, new_key
 from tests.conftest import ROOT
 from tests.serving.conftest import Server, launch, start
 from tests.serving.wire import Reply, Wire, asking, request, rss
@@ -129,7 +129,7 @@ def test_a_key_is_held_against_each_that_is_known_whichever_it_is(monkeypatch: p
     assert len(FIRST[0]) == len(new_key("x")[0]), "these are keys as they are made"
     for key, name in ((FIRST[0], "first"), (SECOND[0], "second"), ("x", None), ("", None), ("\xe9", None)):
         held.clear()
-        assert whose_key(key, keys) == name
+        assert authenticate(key, keys) == name
         assert [other for _, other in held] == [one.sha256 for one in keys]
         assert all(len(one) == len(other) for one, other in held), "the digests are compared, not the keys"
 

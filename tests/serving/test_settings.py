@@ -12,11 +12,11 @@ from mlops_pkg.serving.settings import (
     Key,
     Settings,
     SettingsError,
+    authenticate,
     is_loopback,
     load_settings,
     new_key,
     show_settings,
-    whose_key,
 )
 
 DIGEST = "0" * 64
@@ -215,12 +215,12 @@ def test_a_key_is_random_and_only_its_digest_is_stored() -> None:
 def test_each_of_several_keys_is_known_by_its_name() -> None:
     (one, first), (two, second) = new_key("old"), new_key("new")
     keys = (first, second)
-    assert [whose_key(key, keys) for key in (one, two, one + "a", one[:-1], "", "\udcff")] == [
+    assert [authenticate(key, keys) for key in (one, two, one + "a", one[:-1], "", "\udcff")] == [
         "old",
         "new",
         *[None] * 4,
     ]
-    assert whose_key(one, ()) is None
+    assert authenticate(one, ()) is None
 
 
 def test_every_digest_is_compared_whatever_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,7 +233,7 @@ def test_every_digest_is_compared_whatever_the_key(monkeypatch: pytest.MonkeyPat
     keys = tuple(stored for _, stored in made)
     for key in (made[0][0], made[4][0], "guess"):
         compared.clear()
-        whose_key(key, keys)
+        authenticate(key, keys)
         assert compared == [one.sha256 for one in keys]
 
 

@@ -78,6 +78,7 @@ def test_the_exported_package_passes_its_tests_with_the_extra_pipeline_alone(whe
         "dvc.yaml",
         "settings.ini",
         "pyproject.toml",
+        "requirements.txt",
         "requirements-pipeline.txt",
         "requirements-serve.txt",
         "environment.json",
