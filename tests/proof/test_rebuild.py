@@ -22,6 +22,8 @@ from mlops_pkg.project.lock import path_digest
 from mlops_pkg.proof.rebuild import Used, declared, dvc_lines, lay_out, params_text, rebuild, withhold
 from tests.conftest import ROOT
 
+CPU = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
+OLD = "avx2" not in CPU or os.environ.get("OPENBLAS_CORETYPE") == "Sandybridge"  # as old as the imitated one
 MODULES = ("core/params", "core/stage", "core/workspace", "modelling/sections", "pipeline/params")
 COMMAND = "python -m mlops_pkg.core.stage train"
 
@@ -224,6 +226,8 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_red_and_named(toy: Toy, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if fault == "the instructions of the processor" and OLD:
+        pytest.skip("this processor is as old as the imitated one")
     body, words = FAULTS[fault]
     monkeypatch.setenv("MLOPS_TEST_RATE", "0.1")
     (toy.root / "mlops_pkg" / "core" / "helper.py").write_text("RATE = 0.1")
