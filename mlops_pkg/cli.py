@@ -615,14 +615,14 @@ def summary() -> None:
       mlops_pkg summary
     """  # noqa: D301
     from mlops_pkg.project.files import find_output
-    from mlops_pkg.project.state import former
+    from mlops_pkg.project.state import changed_since
 
     root = _root()
     click.echo(rows_summary(_read(find_output(root, "rows.json"))) + "\n")
     metrics, validation = (_read(find_output(root, name)) for name in ("comparison.json", "validation.json"))
     click.echo(metrics_summary(metrics, validation) + "\n")
     parity = _read(root / "reports" / "parity.json")
-    click.echo(parity_summary(parity, former(root, "parity", parity)) + "\n")
+    click.echo(parity_summary(parity, changed_since(root, "parity", parity)) + "\n")
     page = root / "reports" / "index.html"
     found = "reports/index.html" if page.is_file() else "reports/index.html, after `mlops_pkg report`"
     click.echo(f"look next: {found}; research/ holds the executed notebooks; nbs/index.ipynb is the tour")

@@ -10,7 +10,7 @@ import os
 from importlib import import_module
 from typing import Any
 
-from .warm import Warm
+from .warm import KernelForkServer
 
 # %% ../../nbs/authoring/72_nbval.ipynb #pytest-collection-modifyitems
 def pytest_collection_modifyitems(items: list[Any]) -> None:
@@ -24,6 +24,6 @@ def pytest_collection_modifyitems(items: list[Any]) -> None:
 def pytest_configure(config: Any) -> None:
     """Let nbval take warm kernels, where the system can fork."""
     if hasattr(os, "fork") and config.pluginmanager.hasplugin("nbval"):
-        warm = Warm()
+        warm = KernelForkServer()
         vars(import_module("nbval.kernel"))["start_new_kernel"] = warm.start
         config.add_cleanup(warm.end)

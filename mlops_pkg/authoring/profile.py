@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ..bundle.file_format import DAMAGED, numeral, read_times, unpacked
+from ..bundle.file_format import DAMAGED, decompress, number_pattern, read_times
 from ..core.params import FileFormat, UserError
 from ..core.tables import as_text
 
@@ -28,7 +28,7 @@ MARKERS = ("NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "#N/A", "?"
 def _start(path: Path) -> bytes:
     """The first megabyte of the file, unpacked; `UserError` where there is none."""
     try:
-        with path.open("rb") as file, unpacked(file, path.suffix) as unzipped:
+        with path.open("rb") as file, decompress(file, path.suffix) as unzipped:
             start = unzipped.read(1_000_000)
     except (FileNotFoundError, IsADirectoryError):
         raise UserError(f"{path}: there is no such file") from None
@@ -94,7 +94,7 @@ def batches(
             for batch in file.iter_batches(65_536):
                 yield as_text(pa.Table.from_batches([batch]), written.booleans)
             return
-        with path.open("rb") as file, unpacked(file, path.suffix) as stream:
+        with path.open("rb") as file, decompress(file, path.suffix) as stream:
             yield from _csv_batches(stream, written, path)
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file") from None
@@ -194,7 +194,7 @@ def _numbers(known: Any, seen: Seen, decimal: str) -> tuple[Any, Any]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    fits = pc.match_substring_regex(known, f"^(?:{numeral(decimal)})$")
+    fits = pc.match_substring_regex(known, f"^(?:{number_pattern(decimal)})$")
     plain = pc.replace_substring(known, decimal, ".")
     fits = pc.and_(fits, pc.is_finite(pc.if_else(fits, plain, "0").cast(pa.float64())))
     values = plain.filter(fits).cast(pa.float64())
@@ -221,7 +221,7 @@ def kind_of(
 ) -> tuple[str, str]:
     """The kind that 95 of 100 have, and how a time is written."""
     some = words[:5000]
-    number = re.compile(numeral(decimal))
+    number = re.compile(number_pattern(decimal))
     fit = sum(bool(number.fullmatch(word)) for word in some)
     if some and fit >= 0.95 * len(some):
         return "number", ""

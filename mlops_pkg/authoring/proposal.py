@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SHARES', 'YES', 'PERFECT', 'EXACT', 'PERIODS', 'FEW', 'task_of', 'check_target', 'idle', 'tells_the_target',
-           'give_the_target', 'Verdict', 'verdicts', 'bounds_of', 'time_split', 'steps_of', 'seen_words', 'Proposal',
+           'find_combined_leak', 'Verdict', 'verdicts', 'bounds_of', 'time_split', 'steps_of', 'seen_words', 'Proposal',
            'params_text', 'profile_table', 'propose']
 
 # %% ../../nbs/authoring/63_proposal.ipynb #imports
@@ -154,7 +154,7 @@ def _groups_tell(x: Any, y: Any, task: str) -> str:
 EXACT = 1 - 1e-6  # R2 of a sum or product of columns that is the target itself, but for rounding
 
 
-def give_the_target(
+def find_combined_leak(
     columns: Any,  # numbers in the first rows, a frame
     y: Any,  # the target in these rows, numbers
 ) -> tuple[list[str], str]:
@@ -212,7 +212,7 @@ def _leaks_together(found: Profile, given: dict[str, Verdict], y: Any) -> dict[s
 
     numbers = [name for name, one in given.items() if one.role == "column" and one.kind == "number"]
     left, leaks = pd.DataFrame({name: _values(found, name) for name in numbers}), dict[str, Verdict]()
-    while len(left.columns) > 1 and (together := give_the_target(left, y))[0]:
+    while len(left.columns) > 1 and (together := find_combined_leak(left, y))[0]:
         names, how = together
         for name in names:
             others = " and ".join(other for other in names if other != name)

@@ -299,13 +299,16 @@ def declare_section(root: Path, text: str, name: str, after: str) -> str:
     for entry, stage in read_stages(root).items():
         if sections <= set(params_of(stage).get("params.yaml") or ()):
             start, end = find_block(lines, entry, "  ") or (0, 0)
-            at = next(number for number in range(start, end) if lines[number].startswith("    params: ["))
-            lines[at] = re.sub(rf"\b{after}\b", f"{after}, {name}", lines[at], count=1)
+            block = "\n".join(lines[start:end])
+            block = re.sub(rf"^(    params: \[.*?\b{after})\b", rf"\1, {name}", block, count=1, flags=re.MULTILINE)
+            block = re.sub(rf"^(      - ){after}$", rf"\1{after}\n\1{name}", block, count=1, flags=re.MULTILINE)
+            lines[start:end] = block.splitlines()
     return "\n".join(lines) + "\n"
 
 
 def undeclare_section(text: str, name: str) -> str:
     """Return dvc.yaml without a section among the params of stages."""
+    text = re.sub(rf"^      - {name}\n", "", text, flags=re.MULTILINE)
     return re.sub(rf"^(    params: \[.*?), {name}\b", r"\1", text, flags=re.MULTILINE)
 
 # %% ../../nbs/authoring/68_stages.ipynb #readme-row

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .file_format import ISO, ZONED
+from .file_format import ALL_ISO, ISO, ZONED
 from .signature import Field, Signature
 
 # %% ../../nbs/bundle/12_records.ipynb #reject
@@ -144,7 +144,6 @@ def _amount(bound: float, field: Field) -> str:
 # %% ../../nbs/bundle/12_records.ipynb #microseconds
 _EPOCH = datetime.datetime(1970, 1, 1)
 _MOMENT = re.compile(ISO, re.ASCII)
-_MOMENTS = re.compile(rf"(?:(?:{ISO})?+\n)*+", re.ASCII)  # one a line, or none
 _MOMENT_IN_ZONE = re.compile(ZONED, re.ASCII)
 _ZONED = "has a time zone; give the time without one, as a clock in the field's own zone shows it"
 
@@ -331,7 +330,7 @@ def _moment_column(column: npt.NDArray[Any], field: Field) -> _Column:
     moments = column
     if column.dtype.kind != "M":
         texts = _texts(column)
-        if texts is None or not _MOMENTS.fullmatch("\n".join([*texts, ""])):
+        if texts is None or not ALL_ISO.fullmatch("\n".join([*texts, ""])):
             return _unread(column, field.kind)
         try:
             moments = np.array(texts, "datetime64[us]")

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from ..bundle.file_format import DAMAGED, ArchiveError, numeral, read_times, unpacked
+from ..bundle.file_format import DAMAGED, ArchiveError, decompress, number_pattern, read_times
 from .params import Column, Data, FileFormat, UserError, nearest
 
 # %% ../../nbs/core/04_tables.ipynb #name-text
@@ -30,7 +30,7 @@ TEXT, NUMBER, TIME = "str", "float64", "datetime64[us]"
 def _content(path: Path) -> bytes:
     """Return the text of a csv file, taken out of its archive where it is in one."""
     try:
-        with path.open("rb") as file, unpacked(file, path.suffix) as unzipped:
+        with path.open("rb") as file, decompress(file, path.suffix) as unzipped:
             return unzipped.read()
     except FileNotFoundError:
         raise UserError(f"data/{path.name}: there is no such file; `make data` restores it") from None
@@ -196,7 +196,7 @@ def _parsed(text: pyarrow.ChunkedArray, kind: str, time: str | None, decimal: st
         times, wrong = read_times(distinct.dictionary.to_pylist(), time)
         place = distinct.indices.fill_null(len(times)).to_numpy()
         return pd.Series(np.append(times, np.datetime64("NaT"))[place], dtype=TIME), np.append(wrong, False)[place]
-    fits = pc.match_substring_regex(text, f"^(?:{numeral(decimal)})$")
+    fits = pc.match_substring_regex(text, f"^(?:{number_pattern(decimal)})$")
     plain = pc.if_else(fits, text, pyarrow.scalar(None, pyarrow.string()))
     values = pc.replace_substring(plain, decimal, ".").cast(pyarrow.float64()).to_pandas()
     return values, (values.isna() & words.notna()).to_numpy()

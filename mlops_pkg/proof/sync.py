@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['TEXTS', 'MOST_BYTES', 'MOST_IMAGE_BYTES', 'MOST_CELLS', 'MOST_LINES', 'Check', 'fresh_export', 'first_difference',
-           'check_endings', 'lf', 'check_package', 'output_findings', 'form_findings', 'twice', 'check_notebooks',
-           'check_order', 'check_parameters', 'stage_findings', 'check_stages', 'check_params', 'check_dependencies',
-           'version_findings', 'library_findings', 'check_environment', 'check_sync', 'conclude', 'sync']
+           'check_endings', 'normalize_newlines', 'check_package', 'output_findings', 'form_findings',
+           'duplicate_notebooks', 'check_notebooks', 'check_order', 'check_parameters', 'stage_findings',
+           'check_stages', 'check_params', 'check_dependencies', 'version_findings', 'library_findings',
+           'check_environment', 'check_sync', 'conclude', 'sync']
 
 # %% ../../nbs/proof/30_sync.ipynb #imports
 import json
@@ -116,8 +117,8 @@ def check_endings(root: Path) -> Check:
     return Check("endings", f"{len(files)} files end their lines alike", said)
 
 
-def lf(content: bytes) -> bytes:
-    """Return a text with line feeds alone; another check tells of other line endings."""
+def normalize_newlines(content: bytes) -> bytes:
+    """Return the text with every CR LF replaced by a line feed; `check_endings` reports those."""
     return content.replace(b"\r\n", b"\n")
 
 # %% ../../nbs/proof/30_sync.ipynb #check-package
@@ -130,7 +131,9 @@ def check_package(
     findings = [f"{name}: no notebook exports it; remove it" for name in ours.keys() - theirs.keys()]
     findings += [f"{name}: missing; run `make export`" for name in theirs.keys() - ours.keys()]
     for name in ours.keys() & theirs.keys():
-        if (have := lf(ours[name].read_bytes())) != (want := lf(theirs[name].read_bytes())):
+        if (have := normalize_newlines(ours[name].read_bytes())) != (
+            want := normalize_newlines(theirs[name].read_bytes())
+        ):
             line, held, expected = first_difference(have, want)
             findings.append(
                 f"{name}: line {line} is `{held}`, a fresh export gives `{expected}`; "
@@ -189,7 +192,7 @@ def form_findings(
             yield f"cell {cell.get('id')}: {lines} lines, more than {MOST_LINES}; split the cell"
 
 # %% ../../nbs/proof/30_sync.ipynb #check-notebooks
-def twice(root: Path, found: Sequence[Path]) -> Iterator[str]:
+def duplicate_notebooks(root: Path, found: Sequence[Path]) -> Iterator[str]:
     """Yield the notebooks that export the module of another, and the copies that JupyterLab has made."""
     first: dict[str, Path] = {}
     for path in sorted(found, key=lambda path: ("-Copy" in path.name, path)):
@@ -212,7 +215,7 @@ def check_notebooks(
     found = notebooks(root)
     for path in found:
         name = path.relative_to(root)
-        if (have := lf(path.read_bytes())) != (want := lf((fresh / name).read_bytes())):
+        if (have := normalize_newlines(path.read_bytes())) != (want := normalize_newlines((fresh / name).read_bytes())):
             line, _, _ = first_difference(have, want)
             findings.append(f"{name}: not clean from line {line} on; run `nbdev_clean`")
         notebook = read_notebook(path)
@@ -220,7 +223,7 @@ def check_notebooks(
         for cell in notebook["cells"]:
             for output in cell.get("outputs", []):
                 findings += [f"{name}: cell {cell.get('id')}: {text}" for text in output_findings(output, root)]
-    findings += twice(root, found)
+    findings += duplicate_notebooks(root, found)
     return Check("notebooks", f"{len(found)} notebooks are clean", tuple(findings))
 
 # %% ../../nbs/proof/30_sync.ipynb #check-order

@@ -21,7 +21,7 @@ from ..core.workspace import Workspace, digest, write_bytes
 from ..modelling.baselines import worse_than_baseline
 from ..project.files import declared_outputs, find_output, listed_stages
 from ..project.lock import few
-from ..project.state import former, former_rebuild
+from ..project.state import changed_since, outdated_rebuilds
 from .terminal import metric_words, parity_words, read_json_if_there, rebuild_words
 
 if TYPE_CHECKING:
@@ -495,9 +495,9 @@ def read_proofs(workspace: Workspace) -> Proofs:
     proofs = {name: read_json_if_there(workspace.reports / f"{name}.json") for name in ("sync", "rebuild", "parity")}
     for name in ("sync", "parity"):
         if proofs[name]:
-            proofs[name]["former"] = former(root, name, proofs[name])
+            proofs[name]["former"] = changed_since(root, name, proofs[name])
     if proofs["rebuild"]:
-        proofs["rebuild"]["former"] = former_rebuild(root, proofs["rebuild"])
+        proofs["rebuild"]["former"] = outdated_rebuilds(root, proofs["rebuild"])
     return proofs
 
 # %% ../../nbs/report/35_page.ipynb #report-2

@@ -20,7 +20,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..bundle.file_format import DAMAGED, PLAIN, FileFormat, unpacked
+from ..bundle.file_format import DAMAGED, PLAIN, FileFormat, decompress
 from ..bundle.records import RecordsError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def _pieces(path: Path, encoding: str) -> Iterator[tuple[bytes, float]]:
     """Yield the text of a csv file in UTF-8, piece by piece, each with the share of the file that is read."""
     decoder = None if codecs.lookup(encoding).name == "utf-8" else codecs.getincrementaldecoder(encoding)()
     try:
-        with path.open("rb") as file, unpacked(file, path.suffix.lower()) as unzipped:
+        with path.open("rb") as file, decompress(file, path.suffix.lower()) as unzipped:
             size = os.fstat(file.fileno()).st_size
             read = unzipped.read(HEADER_BYTES)
             while read:

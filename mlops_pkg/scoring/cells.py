@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..bundle.file_format import FileFormat, numeral, read_times
+from ..bundle.file_format import FileFormat, number_pattern, read_times
 from ..bundle.records import RecordsError, Reject
 from ..bundle.signature import Field
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # %% ../../nbs/scoring/50a_cells.ipynb #numbers-2
 def _number(cell: str, decimal: str) -> float | str:
     """Return the number in a cell, NaN for an empty one; the cell itself where it holds none."""
-    if re.fullmatch(numeral(decimal), cell):
+    if re.fullmatch(number_pattern(decimal), cell):
         return float(cell.replace(decimal, "."))
     return cell or math.nan
 

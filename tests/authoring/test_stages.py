@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mlops_pkg.authoring.stages import add_stage, drop_block, insert_block, remove_stage, rename_stage
+from mlops_pkg.authoring.stages import (
+    add_stage,
+    declare_section,
+    drop_block,
+    insert_block,
+    remove_stage,
+    rename_stage,
+    undeclare_section,
+)
 from mlops_pkg.core.stage import stage_names
 from mlops_pkg.core.workspace import Workspace, read_json, read_table
 from mlops_pkg.project.files import declared_outputs
@@ -177,3 +185,20 @@ def test_blocks_keep_comments_and_order() -> None:
     assert added == "# all\na:\n  x: 1\n\nc: {}\n\n# of b\nb:\n  y: 2\n"
     assert drop_block(added, "c") == text
     assert json.dumps(yaml.safe_load(added)) == '{"a": {"x": 1}, "c": {}, "b": {"y": 2}}'
+
+
+def test_a_section_is_declared_where_all_are_in_a_list_of_either_form(stages: Path) -> None:
+    text = (stages / "dvc.yaml").read_text()
+    flow = next(
+        line for line in text.splitlines() if line.startswith("    params: [task, seed, data, ingest, features,")
+    )
+    keys = flow.partition("[")[2].partition(", environment")[0].split(", ")
+    rest = flow.partition("environment.json: ")[2].removesuffix("]")
+    block = "\n".join(["    params:", *(f"      - {key}" for key in keys), f"      - environment.json: {rest}"])
+    (stages / "dvc.yaml").write_text(text.replace(flow, block, 1))
+
+    added = declare_section(stages, (stages / "dvc.yaml").read_text(), "bands", "features")
+
+    assert "      - features\n      - bands\n      - train\n" in added
+    assert added.count("features, bands, train") == text.count("features, train,") - 1 == 1, "and in its walk"
+    assert undeclare_section(added, "bands") == (stages / "dvc.yaml").read_text()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mlops_pkg.core.workspace import Workspace
-from mlops_pkg.project.state import changed, former, former_rebuild, inputs_of, stale_stages
+from mlops_pkg.project.state import changed_inputs, changed_since, inputs_of, outdated_rebuilds, stale_stages
 from mlops_pkg.report.page import read_proofs
 from tests.conftest import ROOT
 
@@ -97,14 +97,14 @@ def test_a_stage_that_is_out_of_date_on_either_side_is_told(
 def test_a_kept_verdict_is_stale_once_something_has_changed(walked: Path) -> None:
     root = walked
     kept = {name: {"made_from": inputs_of(root, name)} for name in ("sync", "parity")}
-    assert [former(root, name, found) for name, found in kept.items()] == [[], []]
+    assert [changed_since(root, name, found) for name, found in kept.items()] == [[], []]
 
     another_notebook(root)
 
-    assert former(root, "sync", kept["sync"]) == ["nbs"]
-    assert former(root, "parity", kept["parity"]) == ["train"]
+    assert changed_since(root, "sync", kept["sync"]) == ["nbs"]
+    assert changed_since(root, "parity", kept["parity"]) == ["train"]
     (root / "dvc.yaml").write_text("stages: 5")
-    assert former(root, "parity", kept["parity"]) == ["dvc.yaml"]
+    assert changed_since(root, "parity", kept["parity"]) == ["dvc.yaml"]
 
 
 def test_an_input_that_is_gone_or_new_has_changed(tmp_path: Path) -> None:
@@ -113,20 +113,20 @@ def test_an_input_that_is_gone_or_new_has_changed(tmp_path: Path) -> None:
     recorded = inputs_of(tmp_path, "count")
 
     (tmp_path / "rows.csv").unlink()
-    assert changed(tmp_path, "count", recorded) == ["rows.csv"]
+    assert changed_inputs(tmp_path, "count", recorded) == ["rows.csv"]
     (tmp_path / "more.csv").write_text("late\n")
     (tmp_path / "dvc.yaml").write_text("stages: {count: {cmd: count, deps: [more.csv]}}")
-    assert changed(tmp_path, "count", recorded) == ["more.csv", "rows.csv"]
+    assert changed_inputs(tmp_path, "count", recorded) == ["more.csv", "rows.csv"]
 
 
 def test_a_rebuild_of_a_former_state_names_its_stages(walked: Path) -> None:
     root = walked
     rebuilt = {"stages": [{"stage": "train", "outputs": []}, {"stage": "ingest", "outputs": []}]}
-    assert former_rebuild(root, rebuilt) == []
+    assert outdated_rebuilds(root, rebuilt) == []
 
     another_param(root)
 
-    assert former_rebuild(root, rebuilt) == ["train"]
+    assert outdated_rebuilds(root, rebuilt) == ["train"]
     (root / "reports").mkdir(exist_ok=True)
     (root / "reports" / "rebuild.json").write_text(json.dumps({"ok": True, "confined": True, **rebuilt}))
     assert (read_proofs(Workspace(root))["rebuild"] or {})["former"] == ["train"]

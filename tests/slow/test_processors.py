@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mlops_pkg.proof.rebuild import older_processor
+from mlops_pkg.proof.rebuild import older_processor_env
 from tests.conftest import ROOT
 
 pytestmark = [
@@ -22,7 +22,7 @@ EXACT = ("tests/portable/test_export.py", "tests/modelling", "tests/scoring/test
 @pytest.mark.parametrize(
     "processor",
     [
-        pytest.param(older_processor(), id="of 2011"),
+        pytest.param(older_processor_env(), id="of 2011"),
         pytest.param(
             {"OPENBLAS_CORETYPE": "SapphireRapids"},
             marks=pytest.mark.skipif("avx512_bf16" not in FLAGS, reason="its kernels need AVX-512"),
