@@ -23,7 +23,7 @@ setup(
     license="Apache-2.0",
     keywords=settings["keywords"],
     packages=find_packages(include=[settings["lib_path"], f"{settings['lib_path']}.*"]),
-    package_data={settings["lib_path"]: ["py.typed"]},
+    package_data={settings["lib_path"]: ["py.typed", "*/static/*"]},
     python_requires=f">={settings['min_python']}",
     install_requires=settings["requirements"].split(),
     extras_require={**extras, "all": sorted({r for rs in extras.values() for r in rs})},

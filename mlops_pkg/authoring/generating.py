@@ -87,7 +87,8 @@ def checkout_files(
     wheel = "Wheel-Version: 1.0\nGenerator: mlops_pkg\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     texts = {"METADATA": metadata(settings), "WHEEL": wheel, "entry_points.txt": scripts}
     files = {f"{info}/{name}": text.encode() for name, text in texts.items()}
-    for path in [*(source / NAME).rglob("*.py"), *(source / NAME).glob("py.typed")]:
+    package = source / NAME
+    for path in [*package.rglob("*.py"), *package.glob("py.typed"), *package.glob("*/static/*")]:
         files[path.relative_to(source).as_posix()] = path.read_bytes()
     for name in TEMPLATE:
         place = source / name

@@ -143,10 +143,13 @@ def check_package(
 
 
 def _modules(root: Path) -> dict[str, Path]:
-    """The package's files by name, without what is not exported."""
-    files = (path for path in (root / package_name(root)).rglob("*") if path.is_file())
-    kept = (path for path in files if "__pycache__" not in path.parts and path.name != "py.typed")
-    return {path.relative_to(root).as_posix(): path for path in kept}
+    """Return the package's files by name, except caches, `py.typed` and the data files of folders named `static`."""
+    found = {}
+    for path in (root / package_name(root)).rglob("*"):
+        is_data = path.name == "py.typed" or path.parent.name in ("__pycache__", "static")
+        if path.is_file() and (path.suffix == ".py" or not is_data):
+            found[path.relative_to(root).as_posix()] = path
+    return found
 
 # %% ../../nbs/proof/30_sync.ipynb #output-findings
 MOST_BYTES, MOST_IMAGE_BYTES = 50_000, 200_000

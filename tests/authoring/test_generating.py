@@ -38,6 +38,7 @@ def test_the_wheel_has_the_same_bytes_twice_and_says_what_it_needs() -> None:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         names = archive.namelist()
     assert {"mlops_pkg/cli.py", "mlops_pkg/_template/copier.yml", "mlops_pkg/_template/params.yaml"} <= set(names)
+    assert "mlops_pkg/serving/static/page.html" in names
     assert not [one for one in names if "__pycache__" in one or one.startswith("tests/")]
     told = metadata(read_settings(ROOT))
     assert "Requires-Dist: numpy>=2.4,<3\n" in told

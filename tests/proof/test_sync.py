@@ -71,12 +71,17 @@ def test_comment_added_by_hand_is_red(toy: Path) -> None:
 
 def test_missing_and_extra_modules_are_red(toy: Path) -> None:
     (toy / "mlops_pkg" / "pipeline" / "train.py").unlink()
-    (toy / "mlops_pkg" / "core" / "stray.py").write_text("")
+    stray = ("core/stray.py", "core/stray.css", "core/static/stray.py")
+    (toy / "mlops_pkg" / "core" / "static").mkdir()
+    for name in (*stray, "core/static/page.css"):
+        (toy / "mlops_pkg" / name).write_text("")
 
     found = findings(toy)
 
     assert any("pipeline/train.py: missing" in finding for finding in found), found
-    assert any("core/stray.py: no notebook exports it" in finding for finding in found), found
+    for name in stray:
+        assert any(f"{name}: no notebook exports it" in finding for finding in found), found
+    assert not any("page.css" in finding for finding in found), "data in a folder named static is no module"
 
 
 @pytest.mark.parametrize(

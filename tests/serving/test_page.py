@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from mlops_pkg.bundle.signature import Field, Signature
 from mlops_pkg.serving.app import families
 from mlops_pkg.serving.messages import Told
-from mlops_pkg.serving.page import add_pages, docs_page, page, read_markdown, static_files
+from mlops_pkg.serving.page import STATIC, add_pages, page, read_markdown, static_files
 from mlops_pkg.serving.schema import example_record
 from mlops_pkg.serving.settings import Settings, new_key
 from tests.toy import TOY
@@ -117,7 +117,10 @@ def test_whatever_a_bundle_says_is_text_on_the_page() -> None:
     card = f"# {EVIL}\n\n{EVIL}\n\n- {EVIL} `{EVIL}` **{EVIL}**\n\n| {EVIL} |\n| --- |\n| {EVIL} |\n"
     evil: Any = Shown(Told(EVIL, EVIL, EVIL), About(EVIL, EVIL, signature), card)
 
-    for text in (page(evil, needs_key=True), docs_page(EVIL)):
+    with served([evil]) as asking:
+        pages = [asking.get(path).text for path in ("/", "/docs")]
+
+    for text in pages:
         elements = Elements(text)
         assert not elements.of("img")
         assert all(facts.get("src") for facts in elements.of("script")), "a script stands in the page"
@@ -151,11 +154,13 @@ def test_every_file_that_a_page_names_is_there(client: httpx.Client) -> None:
                 reply = client.get(f"/{name}")
                 assert reply.status_code == 200, name
                 assert reply.headers["x-content-type-options"] == "nosniff"
-    assert {path.rpartition("/")[2] for path in static_files()} == {
-        "swagger-ui-bundle.js",
-        "swagger-ui.css",
-        "favicon.png",
+    media_types = {name: client.get(name).headers["content-type"].partition(";")[0] for name in static_files()}
+    assert {media_types[name] for name in media_types if name.endswith(".js")} <= {
+        "text/javascript",
+        "application/javascript",
     }
+    assert {media_types[name] for name in media_types if name.endswith(".css")} == {"text/css"}
+    assert {path.name for path in static_files().values()} >= {path.name for path in STATIC.glob("*.[cj]s*")}
     assert client.get("/openapi.json").json()["info"]["title"] == "toy"
     assert client.get("/docs/../settings").status_code == client.get("/docs/%2e%2e/page.js").status_code == 404
 

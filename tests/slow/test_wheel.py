@@ -200,6 +200,9 @@ def test_the_extra_serve_alone_serves_and_loads_no_machine_learning(wheel: Path,
         )
         with urlopen(f"http://127.0.0.1:{port}/openapi.json") as reply:
             assert json.load(reply)["openapi"]
+        for path in ("", "page.css", "page.js", "docs", "docs/start.js"):
+            with urlopen(f"http://127.0.0.1:{port}/{path}") as reply:
+                assert reply.read()
     finally:
         process.terminate()
         process.wait(30)
