@@ -4,17 +4,19 @@
 
 # %% auto #0
 __all__ = ['MACHINE_NAME', 'MACHINE_TOOLS', 'MACHINE_LIBRARIES', 'SYSTEM', 'disturb', 'library_of', 'imitate_machine',
-           'reads_machine_facts', 'readable', 'confine', 'Watch', 'begin']
+           'reads_machine_facts', 'started_programs', 'readable', 'confine', 'Watch', 'begin']
 
 # %% ../../nbs/core/07_probe.ipynb #imports
 import atexit
 import ctypes
 import json
 import os
+import re
 import struct
 import sys
 import time
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -105,16 +107,27 @@ def reads_machine_facts() -> bool:
     return False
 
 
-def _words(command: Iterable[Any]) -> list[str]:
-    """Return the words of a program and its arguments, each without its folder."""
-    parts = [part for one in command for part in ([one] if isinstance(one, (str, bytes)) else one or ())]
-    text = " ".join(os.fsdecode(part) for part in parts if isinstance(part, (str, bytes, os.PathLike)))
-    return [Path(word).name for word in text.replace(";", " ").replace("|", " ").split()]
-
-
 def _inside(paths: Iterable[str], project: Path) -> list[str]:
     """Those of the paths that lie in the project, relative to it."""
     return sorted({path[len(f"{project}/") :] for path in paths if path.startswith(f"{project}/")})
+
+# %% ../../nbs/core/07_probe.ipynb #started-programs
+_SHELLS = {"sh", "bash", "dash", "zsh"}
+_BEFORE_A_PROGRAM = re.compile(r"\s*(?:(?:\w+=\S*|(?:\S*/)?(?:env|exec|nohup|sudo|time)|if|then|do|while|!)\s+)*")
+
+
+def started_programs(
+    arguments: tuple[Any, ...],  # a path and the words of the command, or the text of `os.system`
+) -> set[str]:
+    """Return the names of the programs that a command starts: its first word, in a shell that of each part."""
+    path, words = arguments if len(arguments) == 2 else ("sh", ["sh", "-c", *arguments])
+    texts = [os.fsdecode(word) for word in (path, *words[1:])]
+    parts = [" ".join(texts)]
+    if Path(texts[0]).name in _SHELLS:
+        scripts = [text for option, text in pairwise(texts) if re.fullmatch(r"-\w*c", option)]
+        parts += [part for script in scripts for part in re.split(r"[;|&\n()`]", script)]
+    programs = [_BEFORE_A_PROGRAM.sub("", part, count=1).split(maxsplit=1) for part in parts]
+    return {Path(program[0]).name for program in programs if program}
 
 # %% ../../nbs/core/07_probe.ipynb #readable
 SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/sbin", "/etc", "/proc", "/sys", "/nix/store")
@@ -191,7 +204,7 @@ class Watch:
             if path.startswith(("/proc/", "/sys/")) and reads_machine_facts():
                 self.machine.add(f"reads {path}")
         elif event in ("subprocess.Popen", "os.posix_spawn", "os.exec", "os.system"):
-            self.machine |= {f"runs {word}" for word in _words(arguments[:2]) if word in MACHINE_TOOLS}
+            self.machine |= {f"runs {name}" for name in started_programs(arguments[:2]) & MACHINE_TOOLS}
         elif event == "mlops_pkg.param":
             self.params.add(arguments[0])
         elif event == "mlops_pkg.params":  # what was read until now, reading params.yaml itself has read

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from mlops_pkg.core.params import UserError, load_params, read_yaml
-from mlops_pkg.core.probe import readable
+from mlops_pkg.core.probe import MACHINE_TOOLS, readable, started_programs
 from mlops_pkg.core.workspace import Workspace, read_json
 from mlops_pkg.pipeline.params import Params
 from mlops_pkg.project.files import params_of
@@ -244,6 +244,25 @@ def test_a_planted_fault_is_red_and_named(toy: Toy, fault: str, monkeypatch: pyt
     assert any(all(word in told for word in words) for told in found), found
 
 
+@pytest.mark.parametrize(
+    ("arguments", "tools"),
+    [
+        (("/usr/bin/uname", ["uname", "-n"]), {"uname"}),
+        (("/usr/bin/env", ["env", "LC_ALL=C", "df"]), {"df"}),
+        (
+            ("/bin/sh", ["/bin/sh", "-c", "wc -l < a.csv; LC_ALL=C free && /bin/df / || echo $(id) | nproc"]),
+            {"free", "df", "id", "nproc"},
+        ),
+        ((b"cat a.csv\nwhoami",), {"whoami"}),
+        (("/usr/bin/sort", ["sort", "id"]), set()),
+        (("/bin/sh", ["sh", "-c", "sort id | cut -f 1 > free; grep -c 'uname' df"]), set()),
+        (("/bin/sh", ["sh", "count.sh", "id"]), set()),
+    ],
+)
+def test_only_the_first_word_of_a_command_is_a_program(arguments: tuple[object, ...], tools: set[str]) -> None:
+    assert started_programs(arguments) & MACHINE_TOOLS == tools
+
+
 CONFINED = subprocess.run(
     [sys.executable, "-c", "from mlops_pkg.core.probe import confine; print(confine([], []))"],
     capture_output=True,
@@ -281,6 +300,12 @@ def test_an_undeclared_download_is_red(toy: Toy) -> None:
         server.shutdown()
 
     assert only(found, "Permission denied")
+
+
+def test_a_column_that_has_the_name_of_a_tool_is_green(toy: Toy) -> None:
+    toy.record("import subprocess\nvalue = len(subprocess.run(['printf', 'id'], capture_output=True).stdout)")
+
+    assert toy.found() == []
 
 
 def test_what_a_failed_stage_said_is_kept(toy: Toy) -> None:
