@@ -163,7 +163,7 @@ class Service:
 
     def _bundle_event(self, event: str, **facts: Any) -> None:
         """Count and tell that a bundle has taken over, or was refused."""
-        self.log.tell(event, **facts)
+        self.log.write(event, **facts)
         self.counters.add("bundles_taken" if event == "bundle_taken" else "bundles_refused")
 
     async def watch_bundle(self) -> None:
@@ -399,7 +399,7 @@ def count_request(service: Service, scope: Scope, status: int, seconds: float, *
             if service.settings.log_values:
                 facts["rejects"] = [reject[1:] for reject in found.rejects[:_MOST_REJECTS]]
         ms, method = round(1000 * seconds, 3), scope["method"]
-        service.log.tell("request", method=method, path=path[:200], status=status, ms=ms, **facts)
+        service.log.write("request", method=method, path=path[:200], status=status, ms=ms, **facts)
 
 # %% ../../nbs/serving/48_app.ipynb #always
 _HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
@@ -437,7 +437,7 @@ class Guard:
         except Exception as error:
             if not isinstance(error, GoneError):
                 facts = error_facts(error, service.settings.log_values)
-                service.log.tell("failed", id=number.decode(), **facts)
+                service.log.write("failed", id=number.decode(), **facts)
                 if status == 499:
                     await refuse(service, _FAILED, scope, receive, reply)
         finally:
@@ -466,7 +466,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        service.counters.add("log_lines_lost", amount=service.log.take_lost())
+        service.counters.add("log_lines_lost", amount=service.log.pop_lost())
         return Response(exposition(service.counters), media_type="text/plain; version=0.0.4")
 
     add_pages(app, lambda: service.models.current, service.settings)
@@ -489,11 +489,11 @@ def make_app(service: Service) -> Any:
         looking = asyncio.create_task(service.watch_bundle()) if settings.reload_seconds else None
         gc.collect()
         gc.freeze()  # what is here stays; to look at it again and again would hold up requests
-        log.tell("ready", pid=os.getpid(), digest=service.models.current.told.digest)
+        log.write("ready", pid=os.getpid(), digest=service.models.current.told.digest)
         yield
         if looking:
             looking.cancel()
-        log.tell("ended", pid=os.getpid())
+        log.write("ended", pid=os.getpid())
 
     app = FastAPI(lifespan=life, docs_url=None, redoc_url=None, openapi_url=None)
     app.router.redirect_slashes = False

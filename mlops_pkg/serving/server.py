@@ -31,7 +31,7 @@ import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from .logs import Log, log_line, take_logging
+from .logs import Log, capture_logging, log_line
 from .messages import RefusedError
 from .settings import Settings, SettingsError
 
@@ -111,7 +111,7 @@ def refuse(connection: BaseConnection, error: RefusedError) -> None:
     lines = [name + b": " + value + b"\r\n" for name, value in headers if name != b"connection"]
     connection.stream.write(b"".join([STATUS_LINE[error.status], *lines, b"connection: close\r\n\r\n", content]))
     service.counters.add("requests", "other", str(error.status))
-    service.log.tell("request", status=error.status, code=error.code, reason=str(error))
+    service.log.write("request", status=error.status, code=error.code, reason=str(error))
     if connection.in_flight():  # the app waits for the rest of the body
         cycle.disconnected = True
         cycle.message_event.set()
@@ -401,7 +401,7 @@ class Worker(AcceptingServer):
     def handle_exit(self, sig: int, frame: Any) -> None:  # noqa: ARG002
         """Shut down in order; without a parent, end at once on a second signal."""
         if self.should_exit and self.lifeline is None:
-            self.service.log.tell("ended_at_once", pid=os.getpid(), requests=len(self.server_state.tasks))
+            self.service.log.write("ended_at_once", pid=os.getpid(), requests=len(self.server_state.tasks))
             self.service.log.close()
             shutil.rmtree(self.service.counters.folder, ignore_errors=True)
             os._exit(1)
@@ -430,7 +430,7 @@ def run_worker(
         log = Log(settings.log)
     except OSError as error:
         raise SettingsError(f"log: {settings.log}: {(error.strerror or str(error)).lower()}") from None
-    take_logging(log, settings.log_values)
+    capture_logging(log, settings.log_values)
     service = Service(settings, counts, log)
     app = make_app(service)
     config = uvicorn.Config(

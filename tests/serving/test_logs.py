@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from mlops_pkg.serving.logs import Log, log_line, take_logging
+from mlops_pkg.serving.logs import Log, capture_logging, log_line
 from tests.serving.conftest import until
 
 
 def test_each_line_is_json_whatever_a_stranger_sends(tmp_path: Path) -> None:
     log = Log(tmp_path / "log")
     strange = 'a"\n{"event": "forged"}\r\u2028\ud800'
-    log.tell("request", path=strange)
+    log.write("request", path=strange)
     log.close()
 
     [line] = (tmp_path / "log").read_bytes().splitlines()
@@ -30,23 +30,23 @@ def test_the_time_is_utc_with_milliseconds() -> None:
 def test_lines_keep_their_order_and_all_are_written(tmp_path: Path) -> None:
     log = Log(tmp_path / "log")
     for number in range(5_000):
-        log.tell("request", number=number)
+        log.write("request", number=number)
     log.close()
 
     written = [json.loads(line)["number"] for line in (tmp_path / "log").read_text().splitlines()]
 
     assert written == list(range(5_000))
-    assert log.take_lost() == 0
+    assert log.pop_lost() == 0
 
 
 def test_a_full_disk_loses_lines_and_counts_them() -> None:
     log = Log(Path("/dev/full"))
-    log.tell("request")
-    log.tell("request")
+    log.write("request")
+    log.write("request")
     log.close()
 
-    assert log.take_lost() == 2
-    assert log.take_lost() == 0, "a line is counted twice"
+    assert log.pop_lost() == 2
+    assert log.pop_lost() == 0, "a line is counted twice"
 
 
 def test_a_pipe_that_nobody_reads_holds_up_neither_the_server_nor_its_end(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_a_pipe_that_nobody_reads_holds_up_neither_the_server_nor_its_end(tmp_pa
     reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
     log = Log(tmp_path / "pipe")
     for _ in range(30_000):
-        log.tell("request", text="x" * 100)
+        log.write("request", text="x" * 100)
 
     assert until(lambda: log.lost > 0)
     log.close()
@@ -68,7 +68,7 @@ def test_what_libraries_log_becomes_lines_and_an_error_keeps_its_message_to_itse
     kept = logging.root.handlers
     log = Log(tmp_path / "log")
     try:
-        take_logging(log, values)
+        capture_logging(log, values)
         try:
             raise ValueError("what a client sent")
         except ValueError:
