@@ -17,8 +17,8 @@ from fastapi import FastAPI
 from mlops_pkg.bundle.signature import Field, Signature
 from mlops_pkg.serving.app import families
 from mlops_pkg.serving.messages import Told
-from mlops_pkg.serving.page import STATIC, add_pages, page, read_markdown, static_files
-from mlops_pkg.serving.schema import example_record
+from mlops_pkg.serving.page import add_pages, page, read_markdown, static_files
+from mlops_pkg.serving.schema import STATIC, example_record
 from mlops_pkg.serving.settings import Settings, new_key
 from tests.toy import TOY
 
@@ -160,7 +160,9 @@ def test_every_file_that_a_page_names_is_there(client: httpx.Client) -> None:
         "application/javascript",
     }
     assert {media_types[name] for name in media_types if name.endswith(".css")} == {"text/css"}
-    assert {path.name for path in static_files().values()} >= {path.name for path in STATIC.glob("*.[cj]s*")}
+    assert {path.name for path in STATIC.glob("*") if path.suffix in (".css", ".js")} == {
+        path.name for path in static_files().values() if path.parent == STATIC
+    }
     assert client.get("/openapi.json").json()["info"]["title"] == "toy"
     assert client.get("/docs/../settings").status_code == client.get("/docs/%2e%2e/page.js").status_code == 404
 
