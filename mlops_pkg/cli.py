@@ -196,10 +196,10 @@ def run(context: click.Context, stages: tuple[str, ...]) -> None:
       mlops_pkg run
       mlops_pkg run evaluate         up to this stage and no further
     """  # noqa: D301
-    from mlops_pkg.authoring.saving import unsaved
+    from mlops_pkg.authoring.saving import find_unsaved
 
     root = _root()
-    for hint in unsaved(root):
+    for hint in find_unsaved(root):
         click.echo(hint, err=True)
     context.invoke(data, new=False)
     context.invoke(mend, everything=False)

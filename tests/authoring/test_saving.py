@@ -23,20 +23,20 @@ from mlops_pkg.authoring.saving import (
     after_save,
     before_save,
     clean_content,
-    committed,
+    committed_content,
     export,
     export_all,
+    find_unsaved,
     is_edited,
-    module_of,
-    remember,
-    saved,
-    unsaved,
+    make_module,
+    process_saved,
+    record_export,
 )
 from mlops_pkg.core.params import UserError
 from mlops_pkg.project.files import notebooks, read_notebook
 from mlops_pkg.proof.sync import fresh_export
 from tests.authoring.conftest import edit, lines, sources_and_modules
-from tests.conftest import IDENTITY, PACKAGE, ROOT
+from tests.conftest import IDENTITY, ROOT
 
 NAME, MODULE = "nbs/core/00_rates.ipynb", "mlops_pkg/core/rates.py"
 
@@ -94,10 +94,7 @@ def test_a_save_in_jupyterlab_writes_the_bytes_of_nbdev_clean(tmp_path: Path) ->
 
 
 def test_each_module_of_this_package_is_what_a_save_would_write() -> None:
-    made = {
-        path.name: module_of(read_notebook(path), path.relative_to(ROOT).as_posix(), PACKAGE)
-        for path in notebooks(ROOT)
-    }
+    made = {path.name: make_module(ROOT, path) for path in notebooks(ROOT)}
 
     assert [
         name for name, module in made.items() if module and (ROOT / module.path).read_bytes() != module.content
@@ -109,7 +106,7 @@ def test_each_module_of_this_package_is_what_a_save_would_write() -> None:
 def test_a_save_exports_what_nbdev_export_would(toy: Path, tmp_path: Path) -> None:
     edit(toy / NAME, "RATE = 0.1", "RATE = 0.2\n\n\ndef doubled():\n    return 2 * RATE")
 
-    told = saved(toy, toy / NAME)
+    told = process_saved(toy, toy / NAME)
 
     fresh_export(toy, tmp_path / "fresh")
     assert told == f"{MODULE}: exported from {NAME}"
@@ -124,7 +121,7 @@ def test_a_first_save_of_a_new_notebook_makes_its_folder_a_package(toy: Path, tm
     new.parent.mkdir()
     new.write_text((toy / NAME).read_text().replace("core.rates", "fresh.ideas").replace("RATE", "IDEA"))
 
-    saved(toy, new)
+    process_saved(toy, new)
 
     fresh_export(toy, tmp_path / "fresh")
     assert sources_and_modules(toy) == sources_and_modules(tmp_path / "fresh")
@@ -161,7 +158,7 @@ def test_a_cell_of_the_walk_may_be_half_written(toy: Path) -> None:
     walk = toy / "nbs" / "pipeline" / "22_train.ipynb"
     edit(walk, "print('rate', RATE)", "print('rate',")
 
-    assert saved(toy, walk) == ""
+    assert process_saved(toy, walk) == ""
 
 
 @pytest.mark.parametrize(
@@ -183,7 +180,7 @@ def test_what_is_no_source_is_left_alone(toy: Path, name: str) -> None:
         place.write_text((toy / NAME).read_text().replace("RATE = 0.1", "RATE = 0.9").replace("null", "7"))
     before = sources_and_modules(toy)
 
-    assert saved(toy, place) == ""
+    assert process_saved(toy, place) == ""
     assert sources_and_modules(toy) == before
 
 
@@ -192,7 +189,7 @@ def test_a_notebook_without_a_module_is_cleaned_and_exports_nothing(toy: Path) -
     notes.write_text((toy / NAME).read_text().replace("#| ", "# ").replace("null", "7"))
     before = sources_and_modules(toy)
 
-    assert saved(toy, notes) == ""
+    assert process_saved(toy, notes) == ""
     assert sources_and_modules(toy) == before | {"nbs/notes.ipynb": notes.read_bytes()}
     assert b'"execution_count": null' in notes.read_bytes()
 
@@ -210,7 +207,7 @@ def test_a_half_written_notebook_is_harmless(toy: Path, content: str, said: str)
     (toy / NAME).write_text(content)
 
     with pytest.raises(UserError, match=re.escape(said)):
-        saved(toy, toy / NAME)
+        process_saved(toy, toy / NAME)
 
     assert sources_and_modules(toy) == before | {NAME: content.encode()}
 
@@ -221,7 +218,7 @@ def test_a_module_cannot_be_written_outside_the_package(toy: Path, target: str) 
     edit(toy / NAME, "#| default_exp core.rates", f"#| default_exp {target}")
 
     with pytest.raises(UserError, match="is not a module's name"):
-        saved(toy, toy / NAME)
+        process_saved(toy, toy / NAME)
 
     assert sources_and_modules(toy).keys() == before.keys()
 
@@ -230,7 +227,7 @@ def test_an_export_without_a_module_is_told(toy: Path) -> None:
     edit(toy / NAME, "#| default_exp core.rates", "# nothing")
 
     with pytest.raises(UserError, match=f"{NAME}: no `#| default_exp` names its module".replace("|", r"\|")):
-        saved(toy, toy / NAME)
+        process_saved(toy, toy / NAME)
 
 
 def test_a_copy_of_a_notebook_does_not_write_over_its_module(toy: Path) -> None:
@@ -239,7 +236,7 @@ def test_a_copy_of_a_notebook_does_not_write_over_its_module(toy: Path) -> None:
     before = (toy / MODULE).read_bytes()
 
     with pytest.raises(UserError, match=f"Copy1.ipynb: exports {MODULE} as {NAME} does"):
-        saved(toy, copy)
+        process_saved(toy, copy)
 
     assert (toy / MODULE).read_bytes() == before
 
@@ -248,7 +245,7 @@ def test_a_renamed_notebook_exports_under_its_new_name_and_sync_names_the_stale_
     renamed = (toy / NAME).rename(toy / "nbs" / "core" / "00_tariffs.ipynb")
     assert any(line.startswith(f"{MODULE}: line") for line in lines(toy))
 
-    assert saved(toy, renamed) == f"{MODULE}: exported from nbs/core/00_tariffs.ipynb"
+    assert process_saved(toy, renamed) == f"{MODULE}: exported from nbs/core/00_tariffs.ipynb"
     assert lines(toy) == []
 
 
@@ -264,14 +261,14 @@ def test_an_edit_of_a_module_is_never_written_over(toy: Path) -> None:
     before = sources_and_modules(toy)
 
     with pytest.raises(UserError, match=f"{MODULE}: edited since its last export, .*`mlops_pkg update`") as raised:
-        saved(toy, toy / NAME)
+        process_saved(toy, toy / NAME)
     done, failed = export_all(toy)
 
     assert "\n" not in str(raised.value)
     assert (done, failed) == ([], [str(raised.value)])
     assert sources_and_modules(toy) == before
     (toy / MODULE).unlink()
-    assert saved(toy, toy / NAME) == f"{MODULE}: exported from {NAME}"
+    assert process_saved(toy, toy / NAME) == f"{MODULE}: exported from {NAME}"
 
 
 def test_what_git_brought_is_no_edit(toy: Path) -> None:
@@ -283,19 +280,19 @@ def test_what_git_brought_is_no_edit(toy: Path) -> None:
     git("commit", "--quiet", "--message", "One")
     edit(toy / NAME, "RATE = 0.1", "RATE = 0.2")
     shutil.copytree(toy / ".venv", toy / "former")
-    saved(toy, toy / NAME)
+    process_saved(toy, toy / NAME)
     git("commit", "--quiet", "--all", "--message", "Two, as a colleague exported it")
     shutil.rmtree(toy / ".venv")
     (toy / "former").rename(toy / ".venv")  # the record of this clone is from before the pull
 
     edit(toy / NAME, "RATE = 0.2", "RATE = 0.3")
-    assert committed(toy, NAME) != (toy / NAME).read_bytes()
-    assert saved(toy, toy / NAME) == f"{MODULE}: exported from {NAME}"
+    assert committed_content(toy, NAME) != (toy / NAME).read_bytes()
+    assert process_saved(toy, toy / NAME) == f"{MODULE}: exported from {NAME}"
 
 
 def test_what_another_tool_exported_is_no_edit_to_the_hook_of_jupyterlab(toy: Path) -> None:
     edit(toy / NAME, "RATE = 0.1", "RATE = 0.2")
-    module = module_of(read_notebook(toy / NAME), NAME, PACKAGE)
+    module = make_module(toy, toy / NAME)
     assert module
     (toy / MODULE).write_bytes(module.content)  # nbdev_export in a terminal; the record is from before
     sent = as_browser(toy / NAME)
@@ -309,19 +306,19 @@ def test_what_another_tool_exported_is_no_edit_to_the_hook_of_jupyterlab(toy: Pa
 def test_the_marks_of_a_merge_are_nobodys_edit(toy: Path) -> None:
     edit(toy / MODULE, "RATE = 0.1", "<<<<<<< ours\nRATE = 0.1\n=======\nRATE = 0.2\n>>>>>>> theirs")
 
-    assert saved(toy, toy / NAME) == f"{MODULE}: exported from {NAME}"
+    assert process_saved(toy, toy / NAME) == f"{MODULE}: exported from {NAME}"
     assert lines(toy) == []
 
 
 def test_a_module_of_which_nothing_is_known_counts_as_edited(toy: Path) -> None:
     shutil.rmtree(toy / ".venv")
     edit(toy / NAME, "RATE = 0.1", "RATE = 0.2")
-    module = module_of(read_notebook(toy / NAME), NAME, PACKAGE)
+    module = make_module(toy, toy / NAME)
     assert module
 
-    assert is_edited(toy, module, NAME)
-    remember(toy, module_of({**read_notebook(toy / NAME)}, NAME, PACKAGE) or module)
-    assert is_edited(toy, module, NAME)
+    assert is_edited(toy, module)
+    record_export(toy, module)
+    assert is_edited(toy, module)
 
 
 def test_an_export_keeps_every_other_waiting(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,7 +327,7 @@ def test_an_export_keeps_every_other_waiting(toy: Path, monkeypatch: pytest.Monk
     from mlops_pkg.authoring import saving
 
     def look(root: Path) -> None:
-        with saving.record_of(root, "lock").open("w") as other, pytest.raises(BlockingIOError):
+        with saving.record_path(root, "lock").open("w") as other, pytest.raises(BlockingIOError):
             fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
         looked.append(root)
 
@@ -338,7 +335,7 @@ def test_an_export_keeps_every_other_waiting(toy: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(saving, "write_index", look)
     edit(toy / NAME, "RATE = 0.1", "RATE = 0.2")
 
-    saved(toy, toy / NAME)
+    process_saved(toy, toy / NAME)
 
     assert looked == [toy]
 
@@ -346,12 +343,12 @@ def test_an_export_keeps_every_other_waiting(toy: Path, monkeypatch: pytest.Monk
 SAVE = """
 import sys
 from pathlib import Path
-from mlops_pkg.authoring.saving import saved
+from mlops_pkg.authoring.saving import process_saved
 root, name = Path(sys.argv[1]), sys.argv[2]
 for number in range(3):
     path = root / name
     text = path.read_text()
-    saved(root, path)
+    process_saved(root, path)
 """
 
 
@@ -359,8 +356,8 @@ def test_saves_at_once_leave_no_torn_module(toy: Path) -> None:
     """Two processes save two notebooks, a third reads the package all the while."""
     other = "nbs/core/01_stage.ipynb"
     edit(toy / NAME, "RATE = 0.1", "RATE = (" + "\n0.1," * 30 + "\n)")
-    saved(toy, toy / NAME)
-    script = SAVE.replace("saved(root, path)", "saved(root, path); (root / sys.argv[3]).unlink()")
+    process_saved(toy, toy / NAME)
+    script = SAVE.replace("process_saved(root, path)", "process_saved(root, path); (root / sys.argv[3]).unlink()")
     running = [
         subprocess.Popen([sys.executable, "-c", script, str(toy), name, module], cwd=toy / "nbs", env=calm())
         for name, module in ((NAME, MODULE), (other, "mlops_pkg/core/stage.py"))
@@ -380,7 +377,7 @@ def test_saves_at_once_leave_no_torn_module(toy: Path) -> None:
     assert seen > 10
     assert torn == []
     for name in (NAME, other):
-        saved(toy, toy / name)
+        process_saved(toy, toy / name)
     assert lines(toy) == []
 
 
@@ -499,7 +496,7 @@ def test_a_notebook_that_ran_after_its_last_save_is_told(toy: Path, server: dict
         {"path": "scratch.ipynb", "kernel": {"last_activity": later}},
     ]
 
-    assert unsaved(toy) == ["00_rates.ipynb is open and ran after it was last saved; save it if you edited it"]
+    assert find_unsaved(toy) == ["00_rates.ipynb is open and ran after it was last saved; save it if you edited it"]
     assert server["asked"] == ("/api/sessions", "token secret")
 
 
@@ -507,7 +504,7 @@ def test_a_notebook_that_ran_after_its_last_save_is_told(toy: Path, server: dict
 def test_a_server_that_answers_strangely_is_passed_over(toy: Path, server: dict[str, Any], answer: Any) -> None:
     server["sessions"] = answer
 
-    assert unsaved(toy) == []
+    assert find_unsaved(toy) == []
 
 
 def test_a_server_that_does_not_answer_costs_a_moment(toy: Path) -> None:
@@ -525,5 +522,5 @@ def test_a_server_that_does_not_answer_costs_a_moment(toy: Path) -> None:
         place.parent.mkdir(parents=True)
         place.write_text(json.dumps(told))
         started = time.monotonic()
-        assert unsaved(toy, seconds=0.2) == []
+        assert find_unsaved(toy, seconds=0.2) == []
         assert time.monotonic() - started < 2

@@ -10,12 +10,12 @@ import pytest
 
 pytest.importorskip("nbdev")
 
-from mlops_pkg.authoring.saving import clean_content, export_all, module_of, saved
-from mlops_pkg.authoring.updating import absolute, exporters, split_module, update
+from mlops_pkg.authoring.saving import clean_content, export_all, make_module, process_saved
+from mlops_pkg.authoring.updating import find_exporters, make_imports_absolute, split_module, update
 from mlops_pkg.core.params import UserError
 from mlops_pkg.project.files import notebooks, read_notebook, source
 from tests.authoring.conftest import edit, lines, sources_and_modules
-from tests.conftest import IDENTITY, PACKAGE, ROOT
+from tests.conftest import IDENTITY, ROOT
 from tests.proof.conftest import notebook
 
 NAME, MODULE = "nbs/pipeline/25_prices.ipynb", "mlops_pkg/pipeline/prices.py"
@@ -61,7 +61,7 @@ def test_no_module_of_this_package_holds_an_edit() -> None:
     before = {path: path.read_bytes() for path in notebooks(ROOT)}
 
     for path in before:
-        if module := module_of(read_notebook(path), path.relative_to(ROOT).as_posix(), PACKAGE):
+        if module := make_module(ROOT, path):
             head, blocks = split_module(module.content.decode())
             text = "\n".join([head, *(f"\n# %% {name}\n{code}" for name, code in blocks.items())])
             assert all(line in text for line in module.content.decode().splitlines() if not line.startswith("# %%"))
@@ -98,7 +98,7 @@ def test_the_export_after_an_update_is_the_edited_module_to_the_byte(toy: Path) 
 
     update(toy)
 
-    module = module_of(read_notebook(toy / NAME), NAME, PACKAGE)
+    module = make_module(toy, toy / NAME)
     assert module
     assert module.content == edited == (toy / MODULE).read_bytes()
 
@@ -122,11 +122,11 @@ def test_an_import_of_the_package_comes_back_as_notebooks_write_it(toy: Path, ad
     imports = sources(toy)["step-2"].splitlines()
     assert imports.count(expected) == 1
     assert [line for line in imports if line.startswith("from .")] == []
-    made = module_of(read_notebook(toy / NAME), NAME, PACKAGE)
+    made = make_module(toy, toy / NAME)
     assert made
     assert made.content == (toy / MODULE).read_bytes()
     package = ["mlops_pkg", "pipeline"]
-    assert expected in absolute(made.content.decode(), package)
+    assert expected in make_imports_absolute(made.content.decode(), package)
 
 
 def test_a_new_function_in_a_block_comes_to_all(toy: Path) -> None:
@@ -152,7 +152,7 @@ def test_edits_of_both_sides_in_different_cells_are_both_kept(toy: Path) -> None
     edit(toy / MODULE, "return 2 * cost", "return cost + cost")
     edit(toy / NAME, "return cost * (1 + RATE)", "return cost / (1 - RATE)")
     with pytest.raises(UserError, match="`mlops_pkg update`"):
-        saved(toy, toy / NAME)
+        process_saved(toy, toy / NAME)
 
     assert update(toy) == [f"{NAME}: took the edits of step-5 from {MODULE}"]
 
@@ -198,7 +198,7 @@ def test_a_cell_edited_on_both_sides_is_refused_and_neither_edit_is_lost(toy: Pa
     with pytest.raises(UserError, match="cell step-5: edited in the notebook as well since the last export"):
         update(toy)
     with pytest.raises(UserError, match="edited since its last export"):
-        saved(toy, toy / NAME)
+        process_saved(toy, toy / NAME)
 
     assert sources_and_modules(toy) == before
 
@@ -228,7 +228,7 @@ def test_a_cell_deleted_in_the_notebook_is_not_brought_back_by_an_edit(toy: Path
 
 @pytest.mark.parametrize("name", ["pipeline.prices", "mlops_pkg.pipeline.prices", MODULE])
 def test_a_module_may_be_named_in_each_form(toy: Path, name: str) -> None:
-    assert list(exporters(toy, [name])) == [toy / NAME]
+    assert find_exporters(toy, [name]) == [toy / NAME]
 
 
 def test_an_unknown_module_is_named_with_the_nearest(toy: Path) -> None:
