@@ -15,12 +15,10 @@ from .params import UserError, import_stage, load_params, nearest, package_name,
 from .workspace import Workspace, replacing
 
 # %% ../../nbs/core/02_stage.ipynb #name-stages
-WALK = "notebook-"  # what the name of a walk in dvc.yaml begins with
+WALK = "notebook-"  # prefix of a walk's name in dvc.yaml
 
 
-def stage_names(
-    root: Path,  # the project's folder
-) -> tuple[str, ...]:
+def stage_names(root: Path) -> tuple[str, ...]:
     """Return the names of the pipeline's stages as dvc.yaml lists them: each has a run, a walk or both."""
     found = read_yaml(root / "dvc.yaml").get("stages")
     stages = found.items() if isinstance(found, dict) else ()
@@ -30,11 +28,8 @@ def stage_names(
     return tuple(dict.fromkeys([*run, *walked]))
 
 
-def check_stage(
-    name: str,
-    root: Path,  # the project's folder
-) -> None:
-    """Raise `UserError` where dvc.yaml has no such stage, with the nearest name."""
+def check_stage(name: str, root: Path) -> None:
+    """Raise `UserError` with the nearest name if dvc.yaml has no stage `name`."""
     if name not in (names := stage_names(root)):
         raise UserError(f"no stage is named '{name}'; {nearest(name, names)}")
 
@@ -47,15 +42,15 @@ STEADY = {
 
 
 def steady() -> None:
-    """Fix what could make two runs differ; call it before numpy is imported."""
+    """Set the numbers of threads that could make two runs differ; call it before numpy is imported."""
     os.environ.update(STEADY)
 
 # %% ../../nbs/core/02_stage.ipynb #run-stage
-def run_stage(
-    name: str,  # of a stage
-    workspace: Workspace | None = None,  # default: the project around the current folder
-) -> None:
-    """Run one stage as production; raise `UserError` for a mistake in its parameters or inputs, and write nothing."""
+def run_stage(name: str, workspace: Workspace | None = None) -> None:
+    """Run a stage as production, by default in the project around the current folder.
+
+    Raises `UserError` for a mistake in its parameters or inputs; nothing is written then.
+    """
     workspace = workspace or Workspace.find()
     if not (workspace.root / package_name(workspace.root) / "pipeline" / f"{name}.py").is_file():
         check_stage(name, workspace.root)
@@ -66,10 +61,8 @@ def run_stage(
         module.run(params, scratch)
 
 # %% ../../nbs/core/02_stage.ipynb #main
-def main(
-    arguments: list[str],  # the names of stages
-) -> int:
-    """Run the named stages in order; 0 when all ended well, 1 after a mistake, 2 for wrong usage."""
+def main(arguments: list[str]) -> int:
+    """Run the named stages in order; return 0 if all succeeded, 1 after a mistake, 2 for wrong usage."""
     if not arguments:
         print("usage: python -m mlops_pkg.core.stage STAGE...", file=sys.stderr)
         return 2

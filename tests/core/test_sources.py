@@ -20,7 +20,7 @@ import pytest
 from mlops_pkg.core import sources
 from mlops_pkg.core.data import expected_digest, folder_digest, listing
 from mlops_pkg.core.params import Source, Sql, UserError, load_params
-from mlops_pkg.core.sources import arrow_column, check_query, fetch, holding, restore, snapshot, telling, write_rows
+from mlops_pkg.core.sources import arrow_column, check_query, fetch, hold_data, restore, snapshot, telling, write_rows
 from mlops_pkg.core.workspace import Workspace, table_bytes
 
 pytest.importorskip("dvc", reason="data/ is recorded with DVC, which the extra `pipeline` leaves out")
@@ -434,7 +434,7 @@ def test_a_file_that_the_machine_refuses_leaves_data_as_they_were(project: Path)
 def test_two_at_once_are_one_after_the_other(project: Path) -> None:
     shutil.rmtree(project / "data")
 
-    with holding(project):
+    with hold_data(project):
         said = said_by(lambda: snapshot(Workspace(project))), said_by(lambda: restore(Workspace(project)))
 
     assert said == ("data/: another command is bringing it; wait for it",) * 2
