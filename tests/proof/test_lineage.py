@@ -231,7 +231,7 @@ def test_an_ambiguous_prefix_names_the_candidates(toy_origins: Path) -> None:
     (toy_origins / "artifacts/train/baseline.skops").write_text(str(number))
     record(toy_origins)
 
-    with pytest.raises(UserError, match=f"^{prefix}: 2 things have such a digest") as told:
+    with pytest.raises(UserError, match=f"^{prefix}: 2 digests begin so") as told:
         ask(prefix, toy_origins)
 
     assert MODEL in str(told.value)
@@ -248,7 +248,7 @@ def test_an_ambiguous_prefix_names_the_candidates(toy_origins: Path) -> None:
         ("trian", "did you mean train?"),
         ("data/none.csv", "did you mean data?"),
         ("abc12", "give six digits or more"),
-        ("0123456789", "knows a digest that begins so"),
+        ("0123456789", "has a digest that begins so"),
         ("quite something else, really", "name a path, a stage, params.yaml:KEY or a digest"),
         ("settings.ini", "no stage of dvc.yaml reads or writes it"),
         (".", "name a path"),

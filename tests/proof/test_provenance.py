@@ -10,11 +10,11 @@ from mlops_pkg.history.provenance import (
     Edge,
     Graph,
     ancestors,
-    compared,
+    classify,
+    compare_with_disk,
     descendants,
     exported_cells,
-    history,
-    kind_of,
+    read_commits,
     read_graph,
     stage_edges,
 )
@@ -61,7 +61,7 @@ def test_every_thing_of_the_real_project_has_a_kind_of_its_own(clone: Path) -> N
 
 
 def test_a_clone_without_data_differs_in_nothing_of_data(clone: Path) -> None:
-    found = states(compared(read_graph(clone, read_lock(clone)), clone))
+    found = states(compare_with_disk(read_graph(clone, read_lock(clone)), clone))
 
     assert not [thing for thing, _ in found if thing.startswith(("data", "artifacts", "research", "reports"))]
 
@@ -77,7 +77,7 @@ def test_every_exported_cell_of_a_module_is_found_in_its_notebook(clone: Path) -
 def test_what_two_stages_read_at_different_times_is_told_of_each(toy_origins: Path) -> None:
     rewrite(toy_origins, "train", "deps", "mlops_pkg/core/stage.py")
 
-    found = states(compared(read_graph(toy_origins, read_lock(toy_origins)), toy_origins))
+    found = states(compare_with_disk(read_graph(toy_origins, read_lock(toy_origins)), toy_origins))
 
     assert found == {("mlops_pkg/core/stage.py", "train"): "changed since"}
 
@@ -87,14 +87,14 @@ def test_an_output_that_was_read_before_it_was_made_anew_is_told_without_the_fil
     rewrite(toy_origins, "train", "outs", path)
     (toy_origins / path).unlink()
 
-    found = states(compared(read_graph(toy_origins, read_lock(toy_origins)), toy_origins))
+    found = states(compare_with_disk(read_graph(toy_origins, read_lock(toy_origins)), toy_origins))
 
     assert found[path, "evaluate"] == "changed since"
     assert (path, "train") not in found
 
 
 def test_true_record_differs_in_nothing(toy_origins: Path) -> None:
-    assert states(compared(read_graph(toy_origins, read_lock(toy_origins)), toy_origins)) == {}
+    assert states(compare_with_disk(read_graph(toy_origins, read_lock(toy_origins)), toy_origins)) == {}
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_change_is_told_with_the_stage_that_saw_something_else(
 ) -> None:
     (toy_origins / path).write_text(text)
 
-    found = states(compared(read_graph(toy_origins, read_lock(toy_origins)), toy_origins))
+    found = states(compare_with_disk(read_graph(toy_origins, read_lock(toy_origins)), toy_origins))
 
     assert found[told] == "changed since"
     assert ("mlops_pkg/pipeline/features.py", "features") not in found
@@ -121,7 +121,7 @@ def test_a_change_is_told_with_the_stage_that_saw_something_else(
 def test_a_param_that_is_gone_and_an_environment_that_is_not_there_are_told(toy_origins: Path) -> None:
     (toy_origins / "environment.json").unlink()
 
-    found = states(compared(read_graph(toy_origins, read_lock(toy_origins)), toy_origins))
+    found = states(compare_with_disk(read_graph(toy_origins, read_lock(toy_origins)), toy_origins))
 
     assert found["environment.json:numpy", "train"] == "gone since"
 
@@ -178,7 +178,7 @@ def test_kinds() -> None:
         "nbs/index.ipynb": "notebook",
         "README.md": "file",
     }
-    assert {name: kind_of(name, outputs) for name in kinds} == kinds
+    assert {name: classify(name, outputs) for name in kinds} == kinds
 
 
 def test_first_commit_of_a_digest_is_found_even_where_it_comes_back(toy_origins: Path) -> None:
@@ -191,7 +191,7 @@ def test_first_commit_of_a_digest_is_found_even_where_it_comes_back(toy_origins:
     lock.write_text(text)
     commit(toy_origins, "First again")
 
-    found = history(toy_origins) or {}
+    found = read_commits(toy_origins) or {}
 
     assert (found[md5].hash, found[md5].path, found[md5].earlier) == (first, path, False)
     assert found["2" * 32].hash == second
@@ -209,7 +209,7 @@ def test_a_digest_that_a_merge_brought_belongs_to_the_branch(toy_origins: Path) 
     commit(toy_origins, "Meanwhile")
     git(toy_origins, "merge", "--quiet", "--no-ff", "--message", "Merge", "branch")
 
-    assert (history(toy_origins) or {})["3" * 32].hash == on_branch
+    assert (read_commits(toy_origins) or {})["3" * 32].hash == on_branch
 
 
 def test_a_shallow_clone_says_or_earlier(toy_origins: Path, tmp_path: Path) -> None:
@@ -219,21 +219,21 @@ def test_a_shallow_clone_says_or_earlier(toy_origins: Path, tmp_path: Path) -> N
     commit(toy_origins, "Second")
     git(tmp_path, "clone", "--quiet", "--depth", "1", toy_origins.as_uri(), "shallow")
 
-    found = history(tmp_path / "shallow") or {}
+    found = read_commits(tmp_path / "shallow") or {}
 
     assert found[md5].subject == "Second"
     assert "or earlier" in str(found[md5])
-    assert "or earlier" not in str((history(toy_origins) or {})[md5])
+    assert "or earlier" not in str((read_commits(toy_origins) or {})[md5])
 
 
 def test_without_git_there_is_no_history_and_without_commits_an_empty_one(
     toy_origins: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert history(toy_origins) is None
+    assert read_commits(toy_origins) is None
     git(toy_origins, "init", "--quiet")
-    assert history(toy_origins) == {}
+    assert read_commits(toy_origins) == {}
     monkeypatch.setenv("PATH", "")
-    assert history(toy_origins) is None
+    assert read_commits(toy_origins) is None
 
 
 def test_a_project_within_a_repository_has_its_own_history(toy_origins: Path) -> None:
@@ -243,7 +243,7 @@ def test_a_project_within_a_repository_has_its_own_history(toy_origins: Path) ->
     git(toy_origins.parent, "add", "--all")
     git(toy_origins.parent, "commit", "--quiet", "--message", "Two projects")
 
-    found = history(toy_origins) or {}
+    found = read_commits(toy_origins) or {}
 
     assert found[md5].subject == "Two projects"
     assert "4" * 32 not in found
