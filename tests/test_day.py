@@ -261,7 +261,7 @@ def test_after_an_experiment_params_yaml_differs_in_the_values_alone(values: Pat
 
     done = command(values, "mend")
 
-    assert done.stdout.startswith("params.yaml: `dvc exp` had written it in another form"), done.stderr
+    assert done.stdout.startswith("params.yaml: `dvc exp` had written it in another format"), done.stderr
     after = (values / "params.yaml").read_text()
     lines = [line for line in difflib.ndiff(before.splitlines(), after.splitlines()) if line[0] == "+"]
     assert lines == ["+   learning_rate: 0.1", *("+   max_iter: 50" for _ in more)]

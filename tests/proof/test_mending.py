@@ -191,7 +191,7 @@ def test_scratch_of_killed_stages_goes_and_the_former_output_comes_back(root: Pa
 def test_a_damaged_copy_is_made_anew_from_a_good_file(root: Path) -> None:
     cached(root).write_bytes(b"trees, turned")
 
-    assert mend(root) == ["model.bin: its copy in DVC's cache is damaged; made anew from the file itself"]
+    assert mend(root) == ["model.bin: its copy in DVC's cache is damaged; made again from the file itself"]
     assert cached(root).read_bytes() == CONTENT
 
 
@@ -202,7 +202,7 @@ def test_a_copy_and_a_file_that_are_both_damaged_are_set_aside(root: Path) -> No
     told = mend(root)
 
     assert len(told) == 1
-    assert "set aside; get it with `dvc pull`, or make it anew with `dvc repro`" in told[0]
+    assert "set aside; get it with `dvc pull`, or make it again with `dvc repro`" in told[0]
     assert not cached(root).exists()
     assert not (root / "model.bin").exists()
     assert (root / ".dvc" / "tmp" / f"{MD5}.damaged").read_bytes() == b"trees, turned"

@@ -281,7 +281,7 @@ def test_wrong_bytes_from_the_cache_are_found_and_made_anew(project: Project) ->
     told = project.run(*PYTHON, "mlops_pkg", "mend").stdout
     ran = project.repro("package")
 
-    mend = "set aside; get it with `dvc pull`, or make it anew with `dvc repro`"
+    mend = "set aside; get it with `dvc pull`, or make it again with `dvc repro`"
     assert told == f"{name}: its copy in DVC's cache is damaged; {mend}\n"
     assert ran == {"train"}
     assert (model.read_bytes(), copy.read_bytes(), project.digests()) == (good, good, before)
@@ -294,7 +294,7 @@ def test_a_damaged_copy_is_made_anew_from_the_file_itself(project: Project) -> N
 
     told = project.run(*PYTHON, "mlops_pkg", "mend").stdout
 
-    assert told == f"{name}: its copy in DVC's cache is damaged; made anew from the file itself\n"
+    assert told == f"{name}: its copy in DVC's cache is damaged; made again from the file itself\n"
     assert copy.read_bytes() == (project.root / name).read_bytes()
     assert project.repro("package") == set()
 
