@@ -76,12 +76,12 @@ def outputs(
     steady()
     for path, name in names.items():
         try:
-            if run_in_place(path, partial(progress.told, name)):
+            if run_in_place(path, partial(progress.advance, name)):
                 changed.append(name)
-            progress.ended(name, None)
+            progress.finish(name, None)
         except UserError as error:
             failures.append(str(error))
-            progress.ended(name, failures[-1])
+            progress.finish(name, failures[-1])
     if failures:
         raise UserError("\n".join(failures))
     return changed

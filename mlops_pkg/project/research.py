@@ -18,6 +18,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from queue import Empty
 from typing import IO, Any
@@ -37,10 +39,8 @@ from .state import inputs_of
 from ..report.terminal import last_line, paint
 
 # %% ../../nbs/project/32_research.ipynb #parse-overrides
-def parse_overrides(
-    pairs: Iterable[str],  # e.g. "train.max_iter=50"; the value is read as YAML
-) -> dict[str, Any]:
-    """The overrides as a mapping that is nested like params.yaml."""
+def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
+    """Return pairs like "train.max_iter=50", whose values are YAML, as a mapping that is nested like params.yaml."""
     import yaml
 
     overrides: dict[str, Any] = {}
@@ -58,12 +58,8 @@ def parse_overrides(
     return overrides
 
 # %% ../../nbs/project/32_research.ipynb #check-walk
-def check_walk(
-    stages: Sequence[str],  # names of stages
-    workspace: Workspace,
-    overrides: Mapping[str, Any],  # nested like params.yaml
-) -> None:
-    """Raise `UserError` where a stage, a parameter, a parameters cell or an input is not as it must be."""
+def check_walk(stages: Sequence[str], workspace: Workspace, overrides: Mapping[str, Any]) -> None:
+    """Check stages, params, parameters cells and the inputs that dvc.yaml declares; raise `UserError` for a mistake."""
     for stage in stages:
         check_stage(stage, workspace.root)
     load_params(workspace.params, overrides)
@@ -71,22 +67,14 @@ def check_walk(
         path = stage_notebook(workspace.root, stage)
         if findings := parameters_findings(read_notebook(path)):
             raise UserError(f"{path.relative_to(workspace.root)}: {findings[0]}")
-    _check_inputs(stages, workspace)
-
-
-def _check_inputs(stages: Sequence[str], workspace: Workspace) -> None:
-    """Raise `UserError` where dvc.yaml says that a walk reads an output of production, and it is not there."""
     pipeline = read_stages(workspace.root)
-    for stage in stages:
-        for path in paths_of(pipeline.get(f"notebook-{stage}", {}), "deps"):
-            if path.startswith("artifacts/"):
-                workspace.input(*path.removeprefix("artifacts/").split("/", 1))
+    for dep in (dep for stage in stages for dep in paths_of(pipeline.get(f"{WALK}{stage}", {}), "deps")):
+        if dep.startswith("artifacts/"):
+            workspace.input(*dep.removeprefix("artifacts/").split("/", 1))
 
 # %% ../../nbs/project/32_research.ipynb #merge-streams
-def merge_streams(
-    outputs: list[dict[str, Any]],  # of one cell, in the order in which they came
-) -> list[dict[str, Any]]:
-    """The outputs with the text between two other outputs merged: first standard output, then errors."""
+def merge_streams(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the outputs of a cell with the text between two other outputs merged: standard output, then errors."""
     merged: list[dict[str, Any]] = []
     pending = {"stdout": "", "stderr": ""}
     for output in [*outputs, None]:
@@ -105,7 +93,7 @@ def normalise(
     scratch: str,  # where the walk wrote, below the root
     made_from: Mapping[str, Any] | None = None,  # the digests of the walk's inputs
 ) -> bytes:
-    """The executed notebook without times, process numbers and paths: equal walks give equal bytes."""
+    """Return an executed notebook without times, process numbers and paths: equal walks give equal bytes."""
     for number, cell in enumerate(notebook["cells"]):
         tags = cell["metadata"].get("tags", [])
         cell["metadata"] = {"tags": tags} if tags else {}
@@ -135,62 +123,64 @@ def kernel_manager(
     return LoggingKernelManager
 
 # %% ../../nbs/project/32_research.ipynb #execute
-Report = Callable[[str, int, int], None]  # a stage, cells done, cells in all
-
-
 def execute(
-    notebook: Path,  # the stage notebook; it is not changed
-    draft: Path,  # where papermill keeps the executed one
+    notebook: Path,
+    draft: Path,  # where papermill keeps the notebook while it runs
     parameters: Mapping[str, Any],
-    root: Path,  # the folder in which the cells run
-    told: Callable[[int, int], None],  # called after each cell: cells done, cells in all
+    root: Path,  # where the kernel runs
+    report: Callable[[int, int], None],  # called after each code cell: the cells done, the cells in all
     *,
-    log: IO[bytes] | int = subprocess.DEVNULL,  # takes what the kernel itself says, beside the outputs of cells
+    log: IO[bytes] | int = subprocess.DEVNULL,  # where the kernel's own output goes
 ) -> dict[str, Any]:
-    """Run a notebook with papermill and return it executed; raises papermill's own error."""
-    from papermill.engines import NBClientEngine, papermill_engines
+    """Run a notebook with papermill and return it executed; raise papermill's own error."""
     from papermill.execute import execute_notebook
 
-    class Telling(NBClientEngine):  # type: ignore[misc]
-        @classmethod
-        def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> Any:
-            complete = nb_man.cell_complete
+    total = len(read_notebook(notebook)["cells"]) + bool(parameters)  # papermill inserts a cell of parameters
 
-            def completed(cell: Any, cell_index: int, **more: Any) -> None:
-                complete(cell=cell, cell_index=cell_index, **more)
-                told(cell_index + 1, len(nb_man.nb.cells))
+    def report_cell(cell_index: int, **_: Any) -> None:
+        report(cell_index + 1, total)
 
-            nb_man.cell_complete = completed
-            return super().execute_managed_notebook(nb_man, kernel_name, **options)
-
-    papermill_engines.register("telling", Telling)
-    places = {"input_path": str(notebook), "output_path": str(draft), "cwd": str(root)}
-    quiet = {"progress_bar": False, "request_save_on_cell_execute": False, "autosave_cell_every": 0}
-    kernel = {"kernel_name": "python3", "language": "python", "kernel_manager_class": kernel_manager(log)}
-    how = {"engine_name": "telling", "extra_arguments": ["--log-level=CRITICAL"], **kernel, **quiet}
-    executed: dict[str, Any] = execute_notebook(**places, parameters=dict(parameters), **how)
+    executed: dict[str, Any] = execute_notebook(
+        str(notebook),
+        str(draft),
+        dict(parameters),
+        cwd=str(root),
+        progress_bar=False,
+        request_save_on_cell_execute=False,
+        autosave_cell_every=0,
+        kernel_name="python3",
+        language="python",
+        kernel_manager_class=kernel_manager(log),
+        extra_arguments=["--log-level=CRITICAL"],
+        on_cell_executed=report_cell,
+    )
+    report(total, total)
     return executed
 
 # %% ../../nbs/project/32_research.ipynb #walk
+Report = Callable[[str, int, int], None]  # called with a stage, the cells done, the cells in all
+
+
 def walk(
     stage: str,
     workspace: Workspace,  # writes to research, as `Workspace.find(out="research")` does
     overrides: Mapping[str, Any] | None = None,  # nested like params.yaml
     report: Report | None = None,
 ) -> Path:
-    """Run the notebook of a stage; the executed notebook's path.
+    """Run the notebook of a stage and return the path of the executed notebook.
 
     A walk that fails raises `UserError`, leaves the outputs of earlier walks as they were, and keeps the notebook as
-    far as it came under the name STAGE.failed.ipynb.
+    far as it came as STAGE.failed.ipynb.
     """
-    check_walk([stage], workspace, overrides or {})
+    overrides = overrides or {}
+    check_walk([stage], workspace, overrides)
     home = workspace.root / workspace.out
     failed = home / f"{stage}.failed.ipynb"
     steady()
     with replacing(workspace, stage) as scratch:
         place = scratch.root / scratch.out
         place.mkdir(parents=True, exist_ok=True)
-        content = _walk_there(stage, scratch, overrides or {}, failed, report)
+        content = _run_notebook(stage, scratch, overrides, failed, report)
         if not (place / stage).is_dir():
             raise UserError(f"{stage}: the walk wrote nothing to its folder; the notebook must write below `out`")
         # before the outputs take their place: this may fail, a rename not
@@ -200,30 +190,26 @@ def walk(
     return home / f"{stage}.ipynb"
 
 # %% ../../nbs/project/32_research.ipynb #walk-there
-def _walk_there(
+def _run_notebook(
     stage: str,
-    scratch: Workspace,  # the folder of its own in which the walk writes
+    scratch: Workspace,
     overrides: Mapping[str, Any],
     failed: Path,  # where the notebook is kept when a cell fails
     report: Report | None,
 ) -> bytes:
-    """The executed notebook in the form that repeats."""
+    """Run the notebook of a stage in a scratch workspace and return it normalised."""
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
-    notebook, draft = stage_notebook(scratch.root, stage), scratch.root / scratch.out / "draft.ipynb"
-    parameters = {"overrides": dict(overrides), "out": scratch.out}
-    made_from = inputs_of(scratch.root, f"{WALK}{stage}") | ({"overrides": json.dumps(overrides)} if overrides else {})
-
-    def told(done: int, total: int) -> None:
-        if report:
-            report(stage, done, total)
-
+    root, notebook = scratch.root, stage_notebook(scratch.root, stage)
+    draft, parameters = root / scratch.out / "draft.ipynb", {"overrides": dict(overrides), "out": scratch.out}
+    made_from = inputs_of(root, f"{WALK}{stage}") | ({"overrides": json.dumps(overrides)} if overrides else {})
+    report_cells = partial(report, stage) if report else lambda _done, _total: None
     with tempfile.TemporaryFile() as log:
         try:
-            executed = execute(notebook, draft, parameters, scratch.root, told, log=log)
+            executed = execute(notebook, draft, parameters, root, report_cells, log=log)
         except (PapermillExecutionError, DeadKernelError) as error:
-            where, reason = notebook.relative_to(scratch.root), why_failed(error, notebook)
+            reason = f"{notebook.relative_to(root)} failed {why_failed(error, notebook)}"
             log.seek(0)
             left = {failed: draft.read_bytes()} if draft.is_file() else {}
             if isinstance(error, DeadKernelError):
@@ -231,16 +217,13 @@ def _walk_there(
             with suppress(UserError):  # on a full disk the reason is worth more than the notebook as far as it came
                 for path, content in left.items():
                     write_bytes(path, content)
-                    reason += f"; see {path.relative_to(scratch.root)}"
-            raise UserError(f"{stage}: the walk through {where} failed {reason}") from None
-    return normalise(executed, scratch.root, scratch.out, made_from)
+                    reason += f"; see {path.relative_to(root)}"
+            raise UserError(f"{stage}: the walk through {reason}") from None
+    return normalise(executed, root, scratch.out, made_from)
 
 # %% ../../nbs/project/32_research.ipynb #reason
-def why_failed(
-    error: Exception,
-    notebook: Path,
-) -> str:
-    """Which cell failed, by its id, and the last line of its error."""
+def why_failed(error: Exception, notebook: Path) -> str:
+    """Return which cell failed, by its id, and the last line of its error."""
     if not hasattr(error, "ename"):
         return "because its kernel died"
     cells = {cell.get("id"): source(cell) for cell in read_notebook(notebook)["cells"]}
@@ -249,40 +232,37 @@ def why_failed(
 
 # %% ../../nbs/project/32_research.ipynb #progress
 class Progress:
-    """One line a stage: rewritten in place for a person at a terminal, plain and short in a log."""
+    """The progress of several notebooks, one line each: rewritten in place at a terminal, few and plain in a log."""
 
     def __init__(self, stages: Sequence[str]) -> None:
-        """All stages are waiting."""
-        self.stages = list(stages)
+        """Start with all stages waiting."""
         self.text = dict.fromkeys(stages, "waiting")
-        self.live = sys.stdout.isatty() and os.environ.get("TERM") != "dumb" and len(self.stages) > 0
+        self.live = sys.stdout.isatty() and os.environ.get("TERM") != "dumb" and bool(stages)
         self.drawn = False
         self.started = time.perf_counter()
+        self._show()
 
-    def told(self, stage: str, done: int, total: int) -> None:
-        """Take note of a cell that is done."""
+    def advance(self, stage: str, done: int, total: int) -> None:
+        """Show that so many cells of a stage are done."""
         first = self.text[stage] == "waiting"
         self.text[stage] = f"{done} of {total} cells"
-        if self.live:
-            self.draw()
-        elif first:
-            print(f"{stage}: walking, {total} cells", flush=True)
+        self._show(f"{stage}: walking, {total} cells" if first else "")
 
-    def ended(self, stage: str, error: str | None) -> None:
-        """Take note of a walk that has ended; the error is shown by whoever started the walks."""
+    def finish(self, stage: str, error: str | None) -> None:
+        """Show that a stage has ended; the caller shows the error."""
         seconds = f"{time.perf_counter() - self.started:.1f} s"
         self.text[stage] += paint(", failed", "red") if error else paint(f", done after {seconds}", "green")
-        if self.live:
-            self.draw()
-        else:
-            print(f"{stage}: {self.text[stage]}", flush=True)
+        self._show(f"{stage}: {self.text[stage]}")
 
-    def draw(self) -> None:
-        """Write the lines over those that were written before."""
-        up = f"\033[{len(self.stages)}A" if self.drawn else ""
-        width = max(len(stage) for stage in self.stages)
-        print(up + "\n".join(f"\033[2K{stage:<{width}}  {self.text[stage]}" for stage in self.stages), flush=True)
-        self.drawn = True
+    def _show(self, line: str = "") -> None:
+        """Write all lines over the former ones at a terminal; elsewhere the one line, if there is any."""
+        if self.live:
+            up = f"\033[{len(self.text)}A" if self.drawn else ""
+            width = max(map(len, self.text))
+            line = up + "\n".join(f"\033[2K{stage:<{width}}  {text}" for stage, text in self.text.items())
+            self.drawn = True
+        if line:
+            print(line, flush=True)
 
 # %% ../../nbs/project/32_research.ipynb #research-2
 def research(
@@ -291,26 +271,24 @@ def research(
     overrides: Mapping[str, Any] | None = None,  # nested like params.yaml
     workspace: Workspace | None = None,  # default: the project around the current folder
 ) -> None:
-    """Walk the stages and show the progress; raises `UserError` with one line for each walk that failed."""
-    workspace = workspace or Workspace.find(out="research")
+    """Walk the stages and show the progress; raise `UserError` with one line for each walk that failed."""
+    workspace, overrides = workspace or Workspace.find(out="research"), overrides or {}
     stages = list(dict.fromkeys(stages)) or list(stage_names(workspace.root))
-    check_walk(stages, workspace, overrides or {})
+    check_walk(stages, workspace, overrides)
     progress = Progress(stages)
-    if progress.live:
-        progress.draw()
+    errors: dict[str, str | None] = {}
     if jobs > 1 and len(stages) > 1:
-        errors = _walk_apart(stages, jobs, overrides or {}, workspace, progress)
+        errors = _walk_in_processes(stages, min(jobs, len(stages)), overrides, workspace, progress)
     else:
-        errors = {}
         for stage in stages:
-            errors[stage] = _walk_or_say(stage, workspace, overrides or {}, progress.told)
-            progress.ended(stage, errors[stage])
-    if failures := [errors[stage] for stage in stages if errors[stage]]:
-        raise UserError("\n".join(map(str, failures)))
+            errors[stage] = _try_walk(stage, workspace, overrides, progress.advance)
+            progress.finish(stage, errors[stage])
+    if failures := [str(errors[stage]) for stage in stages if errors[stage]]:
+        raise UserError("\n".join(failures))
 
 
-def _walk_or_say(stage: str, workspace: Workspace, overrides: Mapping[str, Any], report: Report) -> str | None:
-    """Walk a stage; the message of the mistake that stopped it, if one did."""
+def _try_walk(stage: str, workspace: Workspace, overrides: Mapping[str, Any], report: Report) -> str | None:
+    """Walk a stage and return the message of the error that stopped it; None where it succeeded."""
     try:
         walk(stage, workspace, overrides, report)
     except UserError as error:
@@ -318,47 +296,32 @@ def _walk_or_say(stage: str, workspace: Workspace, overrides: Mapping[str, Any],
     return None
 
 # %% ../../nbs/project/32_research.ipynb #begin
-_queues: list[Any] = []  # in a walk's own process: the queue that carries its progress
+@dataclass
+class _QueueReport:
+    """Passes the progress of a walk in another process on through a queue."""
 
+    queue: Any
 
-def _begin(queue: Any) -> None:
-    _queues.append(queue)
-
-
-def _tell(stage: str, done: int, total: int) -> None:
-    _queues[-1].put((stage, done, total))
-
-
-def _walk_task(stage: str, workspace: Workspace, overrides: Mapping[str, Any]) -> str | None:
-    return _walk_or_say(stage, workspace, overrides, _tell)
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        self.queue.put((stage, done, total))
 
 # %% ../../nbs/project/32_research.ipynb #walk-apart
-def _walk_apart(
-    stages: Sequence[str],
-    jobs: int,
-    overrides: Mapping[str, Any],
-    workspace: Workspace,
-    progress: Progress,
+def _walk_in_processes(
+    stages: Sequence[str], jobs: int, overrides: Mapping[str, Any], workspace: Workspace, progress: Progress
 ) -> dict[str, str | None]:
-    """Walk the stages in processes of their own; each stage's mistake, or None."""
+    """Walk each stage in a process of its own and return its error, or None."""
     context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    with ProcessPoolExecutor(min(jobs, len(stages)), context, initializer=_begin, initargs=(queue,)) as pool:
-        waiting = {stage: pool.submit(_walk_task, stage, workspace, overrides) for stage in stages}
-        errors: dict[str, str | None] = {}
-        while len(errors) < len(stages):
-            ended = [stage for stage in waiting if stage not in errors and waiting[stage].done()]
-            _drain(queue, progress, patience=0.0 if ended else 0.1)
+    errors: dict[str, str | None] = {}
+    with context.Manager() as manager, ProcessPoolExecutor(jobs, context) as pool:
+        queue = manager.Queue()
+        report = _QueueReport(queue)
+        running = {stage: pool.submit(_try_walk, stage, workspace, overrides, report) for stage in stages}
+        while running:
+            ended = [stage for stage, future in running.items() if future.done()]
+            with suppress(Empty):
+                while True:
+                    progress.advance(*queue.get(timeout=0.0 if ended else 0.1))
             for stage in ended:
-                errors[stage] = waiting[stage].result()
-                progress.ended(stage, errors[stage])
+                errors[stage] = running.pop(stage).result()
+                progress.finish(stage, errors[stage])
     return errors
-
-
-def _drain(queue: Any, progress: Progress, patience: float) -> None:
-    """Show what the walks have told, waiting a little where they have told nothing."""
-    while True:
-        try:
-            progress.told(*queue.get(timeout=patience))
-        except Empty:
-            return

@@ -222,12 +222,12 @@ def test_progress_at_a_terminal_is_rewritten_in_place(
     monkeypatch.setenv("NO_COLOR", "1")
     progress = Progress(["train"])
 
-    progress.told("train", 1, 2)
-    progress.told("train", 2, 2)
-    progress.ended("train", None)
+    progress.advance("train", 1, 2)
+    progress.advance("train", 2, 2)
+    progress.finish("train", None)
 
     printed = capsys.readouterr().out
-    assert printed.count("\033[1A") == 2, "every line but the first is written over the one before"
+    assert printed.count("\033[1A") == 3, "every line but the first is written over the one before"
     assert "train  2 of 2 cells, done after" in printed
     assert "\033[32m" not in printed
 
