@@ -12,7 +12,6 @@ from click.testing import CliRunner, Result
 from mlops_pkg import __version__
 from mlops_pkg.cli import _PARTS, commands, metrics_summary, parity_summary
 from mlops_pkg.core.params import UserError
-from mlops_pkg.report.page import metrics_section
 
 PROJECT = Path(__file__).parents[1]
 NAMES = commands.list_commands(click.Context(commands))
@@ -335,9 +334,6 @@ def test_a_better_baseline_is_told_in_one_line() -> None:
 
     assert worse.splitlines()[-1] == "the model is worse than linear on validation: mae 3.0000 against 2.5000"
     assert "worse" not in better
-    assert "The model is worse than linear on validation" in metrics_section(
-        metrics, None, {"model": {"roc_auc": 0.6}, "linear": {"roc_auc": 0.7}}
-    )
 
 
 def test_a_stale_parity_is_told_with_what_has_changed() -> None:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['IN_SYNC', 'wants_colour', 'paint', 'verdict', 'waiting', 'table', 'read_json_if_there', 'last_line', 'checks_words',
-           'rebuild_words', 'parity_words', 'metric_words']
+           'rebuild_words', 'parity_words', 'metric_words', 'metric_table']
 
 # %% ../../nbs/report/29_terminal.ipynb #imports
 import json
@@ -21,7 +21,7 @@ from typing import Any, TextIO
 def wants_colour(
     stream: TextIO | None = None,  # default: standard output
 ) -> bool:
-    """Whether a person who wants colour reads this stream."""
+    """Return whether to write to a stream in colour: it is a terminal, and NO_COLOR is not set."""
     stream = sys.stdout if stream is None else stream
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     return stream.isatty() and not plain
@@ -35,22 +35,23 @@ def paint(
     colour: str,  # bold, dim, red, green or yellow
     stream: TextIO | None = None,  # where it will be written; default: standard output
 ) -> str:
-    """The text in colour, or as it is where colour is not wanted."""
+    """Return the text in colour, unchanged if the stream should have none."""
     return f"\033[{_CODES[colour]}m{text}\033[0m" if wants_colour(stream) else text
 
 
 def verdict(ok: bool) -> str:
-    """The verdict of a proof: green or red, in its colour."""
-    return paint("green", "green") if ok else paint("red", "red")
+    """Return the word green or red, in its colour."""
+    word = "green" if ok else "red"
+    return paint(word, word)
 
 # %% ../../nbs/report/29_terminal.ipynb #waiting
 @contextmanager
 def waiting(
-    words: str,  # what is being done
+    message: str,  # what is being done
     seconds: float = 2.0,
 ) -> Iterator[None]:
-    """Say on standard error what is being done, where it takes longer."""
-    timer = threading.Timer(seconds, lambda: print(f"{words} ...", file=sys.stderr, flush=True))
+    """Print the message on standard error if the block takes longer than this."""
+    timer = threading.Timer(seconds, lambda: print(f"{message} ...", file=sys.stderr, flush=True))
     timer.daemon = True
     timer.start()
     try:
@@ -63,86 +64,93 @@ def table(
     header: Sequence[str],
     rows: Iterable[Sequence[str]],  # as many cells each as the header has
 ) -> str:
-    """The rows under the header, in columns as wide as their longest cell."""
-    lines = [[str(cell) for cell in row] for row in rows]
-    widths = [max(map(_width, cells)) for cells in zip(header, *lines, strict=True)]
-    painted = [[paint(cell, "bold") for cell in header], *lines]
-    return "\n".join(_line(cells, widths) for cells in painted)
+    """Return the header and the rows as lines, each column as wide as its longest cell."""
+    lines = [list(header), *([str(cell) for cell in row] for row in rows)]
+    widths = [max(map(_width, cells)) for cells in zip(*lines, strict=True)]
+    lines[0] = [paint(cell, "bold") for cell in header]
+    padded = ([cell + " " * (width - _width(cell)) for cell, width in zip(line, widths, strict=True)] for line in lines)
+    return "\n".join("  ".join(cells).rstrip() for cells in padded)
 
 
 def _width(cell: str) -> int:
     return len(re.sub(r"\033\[\d+m", "", cell))
 
-
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    padded = (cell + " " * (width - _width(cell)) for cell, width in zip(cells, widths, strict=True))
-    return "  ".join(padded).rstrip()
-
 # %% ../../nbs/report/29_terminal.ipynb #read-json-if-there
-def read_json_if_there(path: Path) -> Any:
-    """What a JSON file holds; None where there is no such file, or nothing readable in it."""
+def read_json_if_there(path: Path | None) -> Any:
+    """Return what a JSON file holds; None if there is no such file, or it is not valid."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8")) if path else None
     except (OSError, ValueError):
         return None
 
 # %% ../../nbs/report/29_terminal.ipynb #last-line
 def last_line(
-    said: str,  # what a failed command said, or the text of an error
+    output: str,  # of a failed command, or the text of an error
 ) -> str:
-    """Return its last line that is neither blank nor code under a traceback: the one that names the error."""
-    lines = [line.rstrip() for line in said.splitlines() if line.strip(" ^~")]
-    named = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt|Exit|Warning)\b", line)]
-    told = named[-1] if named and lines[-1].startswith(" ") else (lines or ["it said nothing"])[-1]
-    return told.strip()
+    """Return the last line that names the error: it is not blank, and no line of code under a traceback."""
+    lines = [line.rstrip() for line in output.splitlines() if line.strip(" ^~")] or ["it said nothing"]
+    if lines[-1].startswith(" "):
+        names = re.compile(r"[\w.]*(Error|Exception|Interrupt|Exit|Warning)\b")
+        lines = [line for line in lines if names.match(line)] or lines
+    return lines[-1].strip()
 
 # %% ../../nbs/report/29_terminal.ipynb #checks-words
 IN_SYNC = "the package is what the notebooks say"
 
 
 def checks_words(
-    proof: dict[str, Any],  # what a proof made of checks wrote: sync, or verify
-    green: str = IN_SYNC,  # what holds when nothing was found
+    proof: dict[str, Any],  # reports/sync.json or reports/verify.json
+    green: str = IN_SYNC,  # what to say without findings
 ) -> str:
-    """The verdict in one sentence."""
+    """Return the verdict of a proof made of checks in one sentence."""
     count = sum(len(check.get("findings", [])) for check in proof.get("checks", []))
     return green if proof.get("ok") else f"{count} finding{'s' * (count != 1)}"
 
 
 def rebuild_words(
-    rebuild: dict[str, Any],  # what reports/rebuild.json holds
+    rebuild: dict[str, Any],  # reports/rebuild.json
 ) -> str:
-    """The verdict of rebuild in one sentence."""
+    """Return the verdict of `rebuild` in one sentence."""
     stages = rebuild.get("stages", [])
-    outputs = [output for stage in stages for output in stage.get("outputs", [])]
     if rebuild.get("ok"):
-        return f"what dvc.yaml declares makes the same bytes again: {len(outputs)} outputs of {len(stages)} stages"
+        count = sum(len(stage.get("outputs", [])) for stage in stages)
+        return f"what dvc.yaml declares makes the same bytes again: {count} outputs of {len(stages)} stages"
     red = ", ".join(stage["stage"] for stage in stages if not stage.get("ok"))
     return f"not the same again from what dvc.yaml declares: {red}"
 
 # %% ../../nbs/report/29_terminal.ipynb #parity-words
 def parity_words(
-    parity: dict[str, Any],  # what reports/parity.json holds
+    parity: dict[str, Any],  # reports/parity.json
 ) -> str:
-    """The verdict of parity in one sentence."""
+    """Return the verdict of `parity` in one sentence."""
+    if stages := list(dict.fromkeys(stale["stage"] for stale in parity.get("stale", []))):
+        return f"stale: {', '.join(stages)} {'is' if len(stages) == 1 else 'are'} not of the present state"
     outputs, runtimes = parity.get("outputs", []), parity.get("runtimes", [])
-    equal = sum(bool(output.get("equal")) for output in outputs)
+    equal, agreeing = (sum(bool(one.get("equal")) for one in compared) for compared in (outputs, runtimes))
     verb = "equals" if parity.get("ok") else "differs from"
     words = f"research {verb} production: {equal} of {len(outputs)} outputs"
-    if stages := list(dict.fromkeys(one["stage"] for one in parity.get("stale", []))):
-        return f"stale: {', '.join(stages)} {'is' if len(stages) == 1 else 'are'} not of the present state"
-    if not runtimes:
-        return f"{words} are equal"
-    agree, rows = sum(bool(one.get("equal")) for one in runtimes), max(one.get("rows", 0) for one in runtimes)
-    return f"{words} and {agree} of {len(runtimes)} runtimes on {rows:,} rows are equal"
+    if runtimes:
+        rows = max(runtime.get("rows", 0) for runtime in runtimes)
+        words += f" and {agreeing} of {len(runtimes)} runtimes on {rows:,} rows"
+    return f"{words} are equal"
 
-
+# %% ../../nbs/report/29_terminal.ipynb #metric-words
 def metric_words(
-    entry: Any,  # a metric: a number, or its value with the ends of its interval
+    entry: Any,  # a number, or a mapping with its value and perhaps the ends of its interval, low and high
 ) -> tuple[str, ...]:
-    """A metric's value and the two ends of its interval; the value alone, or nothing, where there is no more."""
+    """Return a metric's value and the ends of its interval as text; fewer, or none, if they are missing."""
     parts = [entry.get(key) for key in ("value", "low", "high")] if isinstance(entry, dict) else [entry]
-    known = [f"{part:.3f}" for part in parts if isinstance(part, int | float)]
+    words = tuple(f"{part:.3f}" for part in parts if isinstance(part, int | float))
     if not isinstance(parts[0], int | float):
         return ()
-    return tuple(known) if len(known) == len(parts) else (known[0],)
+    return words if len(words) == len(parts) else words[:1]
+
+
+def metric_table(
+    metrics: dict[str, Any],  # the content of comparison.json
+    split: str,
+) -> tuple[list[str], dict[str, list[tuple[str, ...]]]]:
+    """Return the models evaluated on a split, and for each metric the words for every model."""
+    models = {name: entries for name, entries in metrics.get(split, {}).items() if isinstance(entries, dict)}
+    names = dict.fromkeys(name for entries in models.values() for name in entries if metric_words(entries[name]))
+    return list(models), {name: [metric_words(entries.get(name)) for entries in models.values()] for name in names}

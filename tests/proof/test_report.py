@@ -47,7 +47,7 @@ def project(tmp_path: Path) -> Workspace:
     outs = {
         "ingest": ["artifacts/ingest/rows.json"],
         "train": ["artifacts/train/model.skops"],
-        "evaluate": ["artifacts/evaluate/comparison.json"],
+        "evaluate": ["artifacts/evaluate/comparison.json", "artifacts/evaluate/validation.json"],
     }
     stages = {name: {"cmd": f"python -m mlops_pkg.core.stage {name}", "outs": files} for name, files in outs.items()}
     write_json(tmp_path / "dvc.yaml", {"stages": stages})
@@ -181,6 +181,14 @@ def test_empty_project_says_what_is_missing_and_how_to_get_it(tmp_path: Path) ->
     assert "have not been compared yet" in text
     for command in ("dvc repro", "mlops_pkg sync"):
         assert f"<code>{command}</code>" in text, f"{command} is not offered"
+
+
+def test_a_better_baseline_is_told_in_red(project: Workspace) -> None:
+    assert 'class="red"' not in report(project).read_text()
+    scores = {"model": {"roc_auc": 0.6}, "linear": {"roc_auc": 0.7}}
+    write_json(project.root / "artifacts" / "evaluate" / "validation.json", scores)
+
+    assert '<p class="red">The model is worse than linear on validation' in report(project).read_text()
 
 
 def test_regression_has_its_metrics_and_no_curves(project: Workspace) -> None:
