@@ -250,7 +250,7 @@ async def answer_json(service: Service, body: bytes) -> Outcome:
     """The outcome of a body in JSON."""
     answered = await service.answering.records(read_json(body, service.settings.max_records))
     answers, first, rows = answered.answers, answered.first, answered.rows
-    content = json_answers(answers, answered.model.told, first, rows)
+    content = json_answers(answers, answered.model.info, first, rows)
     if not answers.rejects:  # of all who were asked in this turn
         return Outcome(content, rows, 0, ())
     rejects = [reject for reject in answers.rejects if first <= reject.record < first + rows]
@@ -263,7 +263,7 @@ async def answer_arrow(service: Service, body: bytes) -> Outcome:
     def work(model: Model) -> tuple[Model, Any, Answers, bytes]:
         columns = read_arrow(body, service.settings.max_rows, model.predictor.signature)
         answers = model.predictor.predict(columns)
-        return model, columns, answers, arrow_answers(answers, model.told)
+        return model, columns, answers, arrow_answers(answers, model.info)
 
     try:
         model, columns, answers, content = await service.answering.run_in_thread(work)
@@ -451,7 +451,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
     @app.get("/model")
     async def about() -> Response:
         now = service.models.current
-        told = {"name": now.told.name, "version": now.told.version, "digest": now.told.digest}
+        told = {"name": now.info.name, "version": now.info.version, "digest": now.info.digest}
         signature = now.predictor.signature.to_dict()
         known = {"metrics": now.metrics, "card": now.card, "lineage": now.lineage}
         return JSONResponse({"model": told, "signature": signature, **known})
@@ -462,7 +462,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
 
     @app.get("/ready")
     async def ready() -> Response:
-        return JSONResponse({"status": "ready", "digest": service.models.current.told.digest})
+        return JSONResponse({"status": "ready", "digest": service.models.current.info.digest})
 
     @app.get("/metrics")
     async def metrics() -> Response:
@@ -489,7 +489,7 @@ def make_app(service: Service) -> Any:
         looking = asyncio.create_task(service.watch_bundle()) if settings.reload_seconds else None
         gc.collect()
         gc.freeze()  # what is here stays; to look at it again and again would hold up requests
-        log.write("ready", pid=os.getpid(), digest=service.models.current.told.digest)
+        log.write("ready", pid=os.getpid(), digest=service.models.current.info.digest)
         yield
         if looking:
             looking.cancel()

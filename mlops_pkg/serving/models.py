@@ -15,7 +15,7 @@ from typing import Any
 
 from ..bundle.manifest import CARD, LINEAGE, METRICS, REFERENCE, BundleError, read_bundle
 from ..bundle.predictor import Predictor
-from .messages import Told
+from .messages import ModelInfo
 from .schema import example_record
 
 # %% ../../nbs/serving/43_models.ipynb #model
@@ -24,7 +24,7 @@ class Model:
     """A bundle that is verified and has answered once."""
 
     predictor: Predictor
-    told: Told
+    info: ModelInfo
     card: str
     lineage: Any
     reference: Any
@@ -46,8 +46,8 @@ def load_model(
         answers = predictor.predict([example] * rows)
         if any(reject.field for reject in answers.rejects):
             raise BundleError(f"{folder}: does not take its own example: {answers.rejects[0]}")
-    told = Told(predictor.name, bundle.identity[:12], bundle.identity)
-    return Model(predictor, told, bundle.files[CARD].decode(), lineage, reference, metrics)
+    info = ModelInfo(predictor.name, bundle.identity[:12], bundle.identity)
+    return Model(predictor, info, bundle.files[CARD].decode(), lineage, reference, metrics)
 
 
 def _json(content: bytes) -> Any:
@@ -85,13 +85,13 @@ class Models:
             model = load_model(self.folder)
         except Exception as error:  # whatever it is, the one that is there goes on
             reason = str(error) if isinstance(error, (BundleError, OSError)) else repr(error)
-            self._tell("bundle_refused", reason=reason, digest=self.current.told.digest)
+            self._tell("bundle_refused", reason=reason, digest=self.current.info.digest)
             return False
         if self._stamp() != stamp:  # it was written while it was read; the next look sees it whole
             self._seen = ()
             return False
-        if model.told.digest == self.current.told.digest:
+        if model.info.digest == self.current.info.digest:
             return False
         before, self.current = self.current, model
-        self._tell("bundle_taken", digest=model.told.digest, before=before.told.digest)
+        self._tell("bundle_taken", digest=model.info.digest, before=before.info.digest)
         return True

@@ -116,9 +116,9 @@ def page(
     needs_key: bool,  # whether clients must send a key
 ) -> str:
     """Return the page of a model as HTML."""
-    told, predictor, signature = model.told, model.predictor, model.predictor.signature
+    info, predictor, signature = model.info, model.predictor, model.predictor.signature
     threshold = "" if signature.threshold is None else f"{signature.threshold:.15g}"
-    texts = {"name": told.name, "version": told.version, "digest": told.digest, "description": predictor.description}
+    texts = {"name": info.name, "version": info.version, "digest": info.digest, "description": predictor.description}
     texts |= {"threshold": threshold, "target": signature.target, "key": "1" if needs_key else ""}
     example = example_record(signature, model.reference)
     inputs = [_input(field, number, example[field.name]) for number, field in enumerate(signature.fields)]
@@ -166,12 +166,12 @@ def add_pages(
         return _html(page(get_model(), bool(settings.keys)))
 
     async def docs(_: Request) -> Response:
-        return _html(_fill("docs.html", {"name": get_model().told.name}), " 'unsafe-inline'")  # for Swagger UI's styles
+        return _html(_fill("docs.html", {"name": get_model().info.name}), " 'unsafe-inline'")  # for Swagger UI's styles
 
     async def document(_: Request) -> Response:
         model = get_model()
         predictor = model.predictor
-        return JSONResponse(openapi(model.told, predictor.description, predictor.signature, model.reference, settings))
+        return JSONResponse(openapi(model.info, predictor.description, predictor.signature, model.reference, settings))
 
     pages = {"/": home, "/docs": docs, "/openapi.json": document}
     for path, endpoint in (pages | {path: _file_route(file) for path, file in static_files().items()}).items():

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..bundle.signature import Field, Signature
-from .messages import JSON, Told
+from .messages import JSON, ModelInfo
 from .settings import Settings
 
 # %% ../../nbs/serving/42_schema.ipynb #example-value
@@ -121,7 +121,7 @@ STATIC = Path(str(files("mlops_pkg.serving").joinpath("static")))  # data files 
 
 
 def openapi(
-    told: Told,
+    info: ModelInfo,
     description: str,
     signature: Signature,
     reference: Any,  # reference.json of the bundle
@@ -129,7 +129,7 @@ def openapi(
 ) -> dict[str, Any]:
     """Return the OpenAPI 3.1 document of the endpoint."""
     document: dict[str, Any] = json.loads((STATIC / "openapi.json").read_text(encoding="utf-8"))
-    document["info"] = {"title": told.name, "description": description, "version": told.version}
+    document["info"] = {"title": info.name, "description": description, "version": info.version}
     example = example_record(signature, reference)
     schemas, predict = document["components"]["schemas"], document["paths"]["/predict"]["post"]
     schemas |= {"Record": record_schema(signature, example), "Answer": answer_schema(signature)}

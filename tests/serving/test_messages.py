@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 
 from mlops_pkg.bundle.predictor import Answers
 from mlops_pkg.bundle.records import Reject, read_columns, read_records
-from mlops_pkg.serving.messages import RefusedError, Told, arrow_answers, json_answers, read_arrow, read_json
+from mlops_pkg.serving.messages import ModelInfo, RefusedError, arrow_answers, json_answers, read_arrow, read_json
 from tests.conftest import ROOT
 from tests.toy import RECORD, TOY
 
-TOLD = Told("toy", "0" * 12, "0" * 64)
+INFO = ModelInfo("toy", "0" * 12, "0" * 64)
 START = datetime(2013, 1, 1, 21)
 
 
@@ -74,7 +74,7 @@ def test_a_body_that_is_not_plain_json_is_refused_with_400(body: bytes, code: st
         (b"null", "found null"),
         (b"3", "found a number"),
         (b'"x"', "found text"),
-        (b"true", "found a truth value"),
+        (b"true", "found a boolean"),
         (b"{}", "found no key"),
         (b'{"record": []}', "found the key 'record'; did you mean 'records'?"),
         (b'{"records": [{}], "extra": 1}', "found the key 'extra'"),
@@ -117,9 +117,9 @@ def test_half_a_character_is_refused_and_the_reply_is_text() -> None:
 
     records = read_json(rb'{"records": [{"\udfff": 1, "origin": "EWR", "start": "2013-01-01T21:00"}]}', 1)
     answers = Answers(np.array([np.nan]), np.array([-1], np.int8), tuple(read_records(records, TOY).rejects))
-    (prediction,) = json.loads(json_answers(answers, TOLD))["predictions"]
+    (prediction,) = json.loads(json_answers(answers, INFO))["predictions"]
     assert prediction["errors"][0]["field"] == r"\udfff"
-    assert arrow_answers(answers, TOLD)
+    assert arrow_answers(answers, INFO)
 
 
 @given(st.recursive(st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -132,9 +132,9 @@ def test_what_is_json_is_read_as_it_was_written(value: Any) -> None:
 
 @given(st.lists(st.floats(0, 1) | st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=9))
 def test_every_number_comes_back_to_the_last_digit(values: list[float]) -> None:
-    told = json.loads(json_answers(Answers(np.array(values), None, ()), TOLD))
+    told = json.loads(json_answers(Answers(np.array(values), None, ()), INFO))
     labels = np.array([1] * len(values), np.int8)
-    both = json.loads(json_answers(Answers(np.array(values), labels, ()), TOLD))
+    both = json.loads(json_answers(Answers(np.array(values), labels, ()), INFO))
 
     assert [one["prediction"].hex() for one in told["predictions"]] == [value.hex() for value in values]
     assert [one["probability"].hex() for one in both["predictions"]] == [value.hex() for value in values]
@@ -147,7 +147,7 @@ def test_a_part_of_the_answers_carries_its_own_rejects() -> None:
     answers = Answers(values, np.array([1, -1, 0, -1], np.int8), rejects)
 
     def part(first: int, rows: int) -> list[Any]:
-        found: list[Any] = json.loads(json_answers(answers, TOLD, first, rows))["predictions"]
+        found: list[Any] = json.loads(json_answers(answers, INFO, first, rows))["predictions"]
         return found
 
     none = {"prediction": None, "probability": None, "label": None}
@@ -162,8 +162,8 @@ def test_a_part_of_the_answers_carries_its_own_rejects() -> None:
             ],
         },
     ]
-    assert part(0, 2) + part(2, 2) == json.loads(json_answers(answers, TOLD))["predictions"]
-    assert b"NaN" not in json_answers(answers, TOLD)
+    assert part(0, 2) + part(2, 2) == json.loads(json_answers(answers, INFO))["predictions"]
+    assert b"NaN" not in json_answers(answers, INFO)
 
 
 def table(**columns: Any) -> pa.Table:
@@ -348,7 +348,7 @@ def test_what_is_no_arrow_is_refused_with_400(body: bytes) -> None:
 
 def test_the_arrow_reply_has_null_where_there_is_no_answer() -> None:
     answers = Answers(np.array([0.1 + 0.2, np.nan]), np.array([1, -1], np.int8), (Reject(1, "wind", "-1", "low"),))
-    read = pa.ipc.open_stream(arrow_answers(answers, TOLD)).read_all()
+    read = pa.ipc.open_stream(arrow_answers(answers, INFO)).read_all()
 
     assert read.to_pylist() == [
         {"prediction": 1, "probability": 0.1 + 0.2, "label": 1, "errors": None},
@@ -360,7 +360,7 @@ def test_the_arrow_reply_has_null_where_there_is_no_answer() -> None:
         },
     ]
     assert read.schema.metadata == {b"name": b"toy", b"version": b"0" * 12, b"digest": b"0" * 64}
-    plain = pa.ipc.open_stream(arrow_answers(Answers(np.array([3.5]), None, ()), TOLD)).read_all()
+    plain = pa.ipc.open_stream(arrow_answers(Answers(np.array([3.5]), None, ()), INFO)).read_all()
     assert plain.to_pylist() == [{"prediction": 3.5}]
 
 
@@ -382,11 +382,12 @@ import sys
 from pathlib import Path
 from mlops_pkg.bundle.predictor import Answers
 from mlops_pkg.bundle.records import Reject
-from mlops_pkg.serving.messages import Told, arrow_answers, np, read_arrow
+from mlops_pkg.serving.messages import ModelInfo, arrow_answers, np, read_arrow
 from tests.toy import TOY
 for path in sys.argv[1:]:
     read_arrow(Path(path).read_bytes(), 10, TOY)
-arrow_answers(Answers(np.array([np.nan]), np.array([-1], np.int8), (Reject(0, "a", "b", "c"),)), Told("a", "b", "c"))
+answers = Answers(np.array([np.nan]), np.array([-1], np.int8), (Reject(0, "a", "b", "c"),))
+arrow_answers(answers, ModelInfo("a", "b", "c"))
 print(sorted({"pyarrow", "pandas", "pyarrow.compute"} & set(sys.modules)))
 """
     paths = [str(tmp_path / str(number)) for number in range(len(bodies))]

@@ -29,8 +29,8 @@ def replaced(folder: Path, other: Path) -> None:
 def test_a_loaded_model_has_answered_and_tells_who_it_is(bundle: Path) -> None:
     model = load_model(bundle)
 
-    assert model.told.name == "toy"
-    assert model.told.digest.startswith(model.told.version)
+    assert model.info.name == "toy"
+    assert model.info.digest.startswith(model.info.version)
     assert model.predictor.predict([RECORD]).rejects == ()
 
 
@@ -49,10 +49,10 @@ def test_a_new_bundle_takes_over_and_the_old_one_finishes_what_it_began(tmp_path
 
     assert models.look()
 
-    assert models.current.told.digest != before.told.digest
+    assert models.current.info.digest != before.info.digest
     assert models.current.predictor.predict([RECORD]).answer != old
     assert before.predictor.predict([RECORD]).answer == old
-    assert [(event, facts["before"]) for event, facts in told] == [("bundle_taken", before.told.digest)]
+    assert [(event, facts["before"]) for event, facts in told] == [("bundle_taken", before.info.digest)]
 
 
 def test_the_same_bundle_written_again_takes_nothing_over(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_a_broken_bundle_is_refused_once_and_the_one_before_goes_on(
     assert models.current is before
     assert before.predictor.predict([RECORD]).answer == answer
     [(event, facts)] = told
-    assert (event, facts["digest"]) == ("bundle_refused", before.told.digest)
+    assert (event, facts["digest"]) == ("bundle_refused", before.info.digest)
     assert facts["reason"]
 
 

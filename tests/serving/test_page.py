@@ -16,7 +16,7 @@ from fastapi import FastAPI
 
 from mlops_pkg.bundle.signature import Field, Signature
 from mlops_pkg.serving.app import families
-from mlops_pkg.serving.messages import Told
+from mlops_pkg.serving.messages import ModelInfo
 from mlops_pkg.serving.page import add_pages, page, read_markdown, static_files
 from mlops_pkg.serving.schema import STATIC, example_record
 from mlops_pkg.serving.settings import Settings, new_key
@@ -38,13 +38,13 @@ class About:
 class Shown:
     """What the page reads of a model."""
 
-    told: Told
+    info: ModelInfo
     predictor: About
     card: str = "# toy\n\n- one"
     reference: Any = None
 
 
-MODEL: Any = Shown(Told("toy", "0" * 12, "0" * 64), About("toy", "Late in the day", TOY))
+MODEL: Any = Shown(ModelInfo("toy", "0" * 12, "0" * 64), About("toy", "Late in the day", TOY))
 
 
 class Elements(HTMLParser):
@@ -115,7 +115,7 @@ def test_whatever_a_bundle_says_is_text_on_the_page() -> None:
     fields = (Field(EVIL, "category", True, EVIL, categories=(EVIL,)), Field("n", "number", False, EVIL, 0, 1))
     signature = Signature("classification", EVIL, 0.5, fields)
     card = f"# {EVIL}\n\n{EVIL}\n\n- {EVIL} `{EVIL}` **{EVIL}**\n\n| {EVIL} |\n| --- |\n| {EVIL} |\n"
-    evil: Any = Shown(Told(EVIL, EVIL, EVIL), About(EVIL, EVIL, signature), card)
+    evil: Any = Shown(ModelInfo(EVIL, EVIL, EVIL), About(EVIL, EVIL, signature), card)
 
     with served([evil]) as asking:
         pages = [asking.get(path).text for path in ("/", "/docs")]
@@ -180,7 +180,7 @@ def test_a_page_may_load_what_this_server_gives_and_nothing_else(client: httpx.C
 def test_the_pages_are_of_the_model_that_answers_now() -> None:
     models = [MODEL]
     with served(models) as asking:
-        models.append(replace(MODEL, told=Told("another", "1" * 12, "1" * 64)))
+        models.append(replace(MODEL, info=ModelInfo("another", "1" * 12, "1" * 64)))
         for path in ("/", "/docs", "/openapi.json"):
             assert "another" in asking.get(path).text, path
 

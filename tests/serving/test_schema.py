@@ -12,14 +12,14 @@ from jsonschema import Draft202012Validator
 from mlops_pkg.bundle.predictor import Predictor
 from mlops_pkg.bundle.records import read_records
 from mlops_pkg.bundle.signature import Field, Signature
-from mlops_pkg.serving.messages import Told
+from mlops_pkg.serving.messages import ModelInfo
 from mlops_pkg.serving.schema import example_record, example_value, field_schema, openapi
 from mlops_pkg.serving.settings import Settings, new_key
 from tests.conftest import ROOT
 from tests.toy import RECORD, TOY
 
 PACKAGE = ROOT / "artifacts" / "package"
-TOLD = Told("toy", "0" * 12, "0" * 64)
+INFO = ModelInfo("toy", "0" * 12, "0" * 64)
 MOMENTS: tuple[Any, ...] = (
     "2013-01-01", "2013-01-01T21:00", "2013-01-01 21:00:59.123456789", "2013-13-01", "0000-01-01", "2013-01-01T24:00",
     "2013-01-01T21:00Z", "2013-01-01T21", "", None, 0, "yesterday",
@@ -35,7 +35,7 @@ REFERENCE = {
 
 def document(signature: Signature = TOY, reference: Any = REFERENCE, **settings: Any) -> dict[str, Any]:
     """The document of the toy model, after a trip through JSON."""
-    made = openapi(TOLD, "Late in the day", signature, reference, Settings(**settings))
+    made = openapi(INFO, "Late in the day", signature, reference, Settings(**settings))
     found: dict[str, Any] = json.loads(json.dumps(made, allow_nan=False))
     return found
 
