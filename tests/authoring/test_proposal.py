@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from mlops_pkg.authoring.profile import format_of, profile, time_form
-from mlops_pkg.authoring.proposal import Proposal, bounds_of, params_text, propose, tells_the_target
+from mlops_pkg.authoring.profile import find_format, find_time_format, profile
+from mlops_pkg.authoring.proposal import Proposal, find_leak, params_text, propose, propose_bounds
 from mlops_pkg.authoring.single_table import ingest_notebook, write_proposal
 from mlops_pkg.core.params import load_params
 from mlops_pkg.pipeline.params import Params
@@ -76,7 +76,7 @@ def test_what_is_proposed_for_a_real_table_is_valid_and_accounts_for_each_column
     for column in proposal.found.columns:
         said = column in params.data.columns or column in params.data.known_later or f"# {column}: left out, " in text
         assert said + (column in (target, proposal.split_by)) == 1, column
-    notebook = json.loads(ingest_notebook(proposal, PACKAGE))
+    notebook = ingest_notebook(proposal, PACKAGE)
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
             compile("".join(cell["source"]), cell["id"], "exec")
@@ -87,9 +87,9 @@ def test_the_flights_are_understood(tmp_path: Path) -> None:
 
     proposal = propose(path, target, tmp_path)
 
-    roles = {name: one.role for name, one in proposal.given.items()}
+    roles = {name: one.role for name, one in proposal.assessments.items()}
     assert roles["year"] == "left out"
-    assert "constant" in proposal.given["year"].why
+    assert "constant" in proposal.assessments["year"].reason
     assert proposal.split_by == "time_hour_month"
     params = Params.model_validate(yaml.safe_load(params_text(proposal)))
     periods = [
@@ -121,7 +121,7 @@ def toy(rows: int = 300) -> str:
 def test_each_conclusion_is_drawn_and_says_why(tmp_path: Path) -> None:
     proposal, params = proposed(write(tmp_path, toy()), "sold")
 
-    why = {name: one.why for name, one in proposal.given.items()}
+    why = {name: one.reason for name, one in proposal.assessments.items()}
     assert why["id"].startswith("an identifier: 300 values in 300 rows")
     assert why["note"].startswith("free text, ") or why["note"].startswith("an identifier")
     assert why["none"] == "all values are missing"
@@ -156,7 +156,7 @@ def test_rows_of_one_customer_stay_together(tmp_path: Path) -> None:
     assert params.data.split.key == "customer_id"
     assert "customer_id" not in params.data.columns
     assert '"customer_id": text()' in "".join(
-        line for cell in json.loads(ingest_notebook(proposal, PACKAGE))["cells"] for line in cell["source"]
+        line for cell in ingest_notebook(proposal, PACKAGE)["cells"] for line in cell["source"]
     )
 
 
@@ -218,7 +218,7 @@ def test_compressed_and_parquet_files_are_the_same_table(tmp_path: Path) -> None
     ],
 )
 def test_times_in_text_are_recognised(words: list[str], form: str) -> None:
-    assert time_form(words) == form
+    assert find_time_format(words) == form
 
 
 def test_words_for_what_is_missing_and_a_decimal_comma_are_recognised(tmp_path: Path) -> None:
@@ -237,7 +237,11 @@ def test_words_for_what_is_missing_and_a_decimal_comma_are_recognised(tmp_path: 
 def test_bounds_have_room_and_keep_their_sign(tmp_path: Path) -> None:
     columns = profile(write(tmp_path, "a,b,c\n0,-5,7\n40,10,7\n"), silent).columns
 
-    assert {name: bounds_of(seen) for name, seen in columns.items()} == {"a": (0, 60), "b": (-13, 18), "c": (3, 11)}
+    assert {name: propose_bounds(one) for name, one in columns.items()} == {
+        "a": (0, 60),
+        "b": (-13, 18),
+        "c": (3, 11),
+    }
 
 
 def test_what_knows_the_target_is_seen_and_noise_is_not() -> None:
@@ -245,14 +249,14 @@ def test_what_knows_the_target_is_seen_and_noise_is_not() -> None:
     two = (y > 50).astype("float64")
     noise = pd.Series([n * 104_729 % 97 for n in range(500)], dtype="float64")
 
-    assert tells_the_target(y**3, y, "regression")
-    assert tells_the_target(-y, two, "classification")
-    assert tells_the_target(two.map({0: "low", 1: "high"}).astype("str"), two, "classification")
-    assert tells_the_target((y // 10).astype("str"), y // 10, "regression")
-    assert not tells_the_target(noise, y, "regression")
-    assert not tells_the_target(noise, two, "classification")
-    assert not tells_the_target((noise // 10).astype("str"), two, "classification")
-    assert not tells_the_target(pd.Series(["x"] * 500, dtype="str"), two, "classification")
+    assert find_leak(y**3, y, "regression")
+    assert find_leak(-y, two, "classification")
+    assert find_leak(two.map({0: "low", 1: "high"}).astype("str"), two, "classification")
+    assert find_leak((y // 10).astype("str"), y // 10, "regression")
+    assert not find_leak(noise, y, "regression")
+    assert not find_leak(noise, two, "classification")
+    assert not find_leak((noise // 10).astype("str"), two, "classification")
+    assert not find_leak(pd.Series(["x"] * 500, dtype="str"), two, "classification")
 
 
 @pytest.mark.parametrize(
@@ -424,7 +428,7 @@ def test_the_form_of_a_zip_file_is_that_of_its_member() -> None:
     if not path.exists():
         pytest.skip("the flights are not here")
 
-    assert format_of(path).separator == ","
+    assert find_format(path).separator == ","
 
 
 @pytest.mark.parametrize(
@@ -441,7 +445,7 @@ def test_columns_that_together_give_the_target_are_known_later(formula: str, how
     together = {"casual", "registered", *(["rain"] if "rain" in formula else [])}
     assert set(params.data.known_later) == together
     assert set(params.data.columns) == {"casual", "registered", "rain", "wind"} - together
-    assert f"a weighted {how} of it and " in proposal.given["casual"].why
+    assert f"a weighted {how} of it and " in proposal.assessments["casual"].reason
 
 
 def test_columns_that_only_come_close_to_the_target_stay(tmp_path: Path) -> None:
