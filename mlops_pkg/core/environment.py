@@ -20,10 +20,8 @@ from .params import UserError
 from .workspace import project_root, write_json
 
 # %% ../../nbs/core/05_environment.ipynb #canonical
-def canonical(
-    name: str,  # of a distribution, in any spelling
-) -> str:
-    """The name as the indexes spell it: lower case, with single hyphens."""
+def canonical(name: str) -> str:
+    """Return a distribution's name as the indexes spell it: lower case, with single hyphens."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 # %% ../../nbs/core/05_environment.ipynb #lock-files
@@ -39,44 +37,39 @@ _REFERENCE = {
     "python_version": "3.11",
     "sys_platform": "linux",
 }
-
-
-_PIN = re.compile(r"([\w.-]+)==([^\s;*]+)(?:\s*;\s*(.+))?")
 _WHEEL = re.compile(r"^\./\S*?([\w.]+)-([^-/\s]+)-py3-none-any\.whl \\\n +--hash=sha256:(\w+)$", re.MULTILINE)
 
 # %% ../../nbs/core/05_environment.ipynb #locked-versions
-def locked_versions(
-    path: Path,  # a requirements file, as `make lock` writes it
-) -> dict[str, str]:
-    """Return the locked version of each library, sorted by name; raise `UserError` with the line that pins nothing.
+def locked_versions(path: Path) -> dict[str, str]:
+    """Return the locked version of each library in a requirements file, sorted by name.
 
-    A wheel in the project is told by its version and its hash.
+    The version of a wheel in the project includes its hash. Raises `UserError` for a line that pins nothing.
     """
-    from packaging.markers import Marker
+    from packaging.requirements import Requirement
 
     if not path.is_file():
         raise UserError(f"{path.name}: there is no such file; get it with `git checkout {path.name}`")
     content = path.read_text("utf-8", "replace")
-    versions = {canonical(name): f"{pin} sha256:{digest}" for name, pin, digest in _WHEEL.findall(content)}
-    content = _WHEEL.sub("\n", content)  # its two lines stay two lines
+    versions = {canonical(name): f"{version} sha256:{digest}" for name, version, digest in _WHEEL.findall(content)}
+    content = _WHEEL.sub("\n", content)  # keeps the numbers of the lines
     for number, line in enumerate(content.splitlines(), start=1):
-        if text := re.split(r"(?:^|\s)(?:#|--|\\)", line)[0].strip():
-            pin = _PIN.fullmatch(text)
-            try:
-                holds = pin is not None and (not pin[3] or Marker(pin[3]).evaluate(_REFERENCE))
-            except ValueError:  # a condition that is none
-                pin, holds = None, False
-            if not pin:
-                raise UserError(f"{path.name}: line {number}: expected name==version, found `{text}`; run `make lock`")
-            if holds:
-                versions[canonical(pin[1])] = pin[2]
+        if not (text := re.split(r"(?:^|\s)(?:#|--|\\)", line)[0].strip()):
+            continue
+        try:
+            requirement = Requirement(text)
+            applies = requirement.marker is None or requirement.marker.evaluate(_REFERENCE)
+            [pin] = requirement.specifier
+        except ValueError:  # not a requirement, or not exactly one specifier
+            pin = None
+        if pin is None or pin.operator != "==" or "*" in pin.version:
+            raise UserError(f"{path.name}: line {number}: expected name==version, found `{text}`; run `make lock`")
+        if applies:
+            versions[canonical(requirement.name)] = pin.version
     return dict(sorted(versions.items()))
 
 # %% ../../nbs/core/05_environment.ipynb #locked-libraries
-def locked_libraries(
-    root: Path,  # the project's folder
-) -> dict[str, str]:
-    """The version of each library in the lock files; `UserError` where one is missing, or two do not agree."""
+def locked_libraries(root: Path) -> dict[str, str]:
+    """Return the version of each library in the project's lock files; raise `UserError` if two of them disagree."""
     versions: dict[str, str] = {}
     for lock in LOCKS:
         for name, pins in locked_versions(root / lock).items():
@@ -85,20 +78,17 @@ def locked_libraries(
     return dict(sorted(versions.items()))
 
 # %% ../../nbs/core/05_environment.ipynb #other-locks
-def lock_findings(
-    root: Path,  # the project's folder
-) -> list[str]:
-    """Return where another lock file, e.g. requirements.txt, does not agree with those or with what is installed."""
+def lock_findings(root: Path) -> list[str]:
+    """Return the pins of other lock files, e.g. requirements.txt, that differ from `LOCKS` or the installed version."""
     agreed, findings = locked_libraries(root), []
     for path in sorted(root.glob("requirements*.txt")):
         locked = {} if path.name in LOCKS else locked_versions(path)
         for name, pins in locked.items():
-            have = agreed[name].partition(" ")[0] if name in agreed else _installed(name)
+            have = agreed[name].partition(" ")[0] if name in agreed else _installed_version(name)
             if pins.partition(" ")[0] != have:
                 source = "is locked elsewhere" if name in agreed else "is installed"
-                findings.append(
-                    f"{path.name}: {name} is {pins}, {have or 'none'} {source}; run `make lock`, `make setup`"
-                )
+                hint = "run `make lock`, `make setup`"
+                findings.append(f"{path.name}: {name} is {pins}, {have or 'none'} {source}; {hint}")
     return findings
 
 # %% ../../nbs/core/05_environment.ipynb #write-environment
@@ -106,19 +96,15 @@ ENVIRONMENT = "environment.json"
 MEND = "run `python -m mlops_pkg.core.environment`"
 
 
-def write_environment(
-    root: Path,  # the project's folder
-) -> int:
-    """Write environment.json as the lock files have it, and return the number of its libraries."""
+def write_environment(root: Path) -> int:
+    """Write the project's environment.json from the lock files; return the number of libraries."""
     versions = locked_libraries(root)
     write_json(root / ENVIRONMENT, versions)
     return len(versions)
 
 
-def read_environment(
-    root: Path,  # the project's folder
-) -> dict[str, str]:
-    """The version of each library in environment.json; `UserError` where it is missing, torn or not in its form."""
+def read_environment(root: Path) -> dict[str, str]:
+    """Return the version of each library in environment.json; raise `UserError` if it is missing or malformed."""
     try:
         versions = json.loads((root / ENVIRONMENT).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -130,24 +116,20 @@ def read_environment(
     return versions
 
 # %% ../../nbs/core/05_environment.ipynb #installed-versions
-def installed_versions(
-    names: Iterable[str],  # of libraries
-) -> dict[str, str | None]:
-    """The installed version of each library; None where it is not installed."""
-    return {name: _installed(name) for name in names}
+def installed_versions(names: Iterable[str]) -> dict[str, str | None]:
+    """Return the installed version of each library; None for one that is not installed."""
+    return {name: _installed_version(name) for name in names}
 
 
-def _installed(name: str) -> str | None:
+def _installed_version(name: str) -> str | None:
     try:
         return version(name)
     except PackageNotFoundError:
         return None
 
 # %% ../../nbs/core/05_environment.ipynb #changed-files
-def changed_files(
-    name: str,  # of an installed distribution
-) -> list[str]:
-    """Return the installed files that are not those of its wheel (RECORD); none where it is edited in place."""
+def changed_files(name: str) -> list[str]:
+    """Return the installed files of a distribution that differ from its RECORD; none if it is installed in place."""
     installed = distribution(name)
     if "editable" in (installed.read_text("direct_url.json") or ""):
         return []
@@ -161,18 +143,15 @@ def changed_files(
     return sorted(changed)
 
 # %% ../../nbs/core/05_environment.ipynb #loaded
-def loaded(
-    modules: Iterable[str],  # names of modules, as in sys.modules
-    locked: Iterable[str],  # the libraries to choose from, as in environment.json
-) -> set[str]:
-    """The locked libraries to which the modules belong."""
+def loaded(modules: Iterable[str], locked: Iterable[str]) -> set[str]:
+    """Return which of the `locked` libraries the modules, named as in `sys.modules`, belong to."""
     owners = packages_distributions()
     tops = {module.partition(".")[0] for module in modules}
     return {canonical(owner) for top in tops for owner in owners.get(top, ())} & set(locked)
 
 # %% ../../nbs/core/05_environment.ipynb #main
 def main() -> int:
-    """Write environment.json anew; 0 when it is written, 1 after a mistake in a lock file."""
+    """Write environment.json; return 0 if it was written, 1 after a mistake in a lock file."""
     try:
         root = project_root()
         print(f"{ENVIRONMENT}: {write_environment(root)} libraries, as {' and '.join(LOCKS)} pin them")

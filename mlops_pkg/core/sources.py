@@ -391,7 +391,8 @@ def fetch(
     except OSError as error:
         if error.errno not in REFUSED:
             raise
-        raise refusal(error, root / "data") from None
+        plain = OSError(error.errno, os.strerror(error.errno))  # Arrow's own text is long
+        raise refusal(plain, root / "data") from None
 
 # %% ../../nbs/core/08_sources.ipynb #holding
 def _recover_former(root: Path, former: Path) -> None:

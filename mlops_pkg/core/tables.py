@@ -28,7 +28,7 @@ TEXT, NUMBER, TIME = "str", "float64", "datetime64[us]"
 
 # %% ../../nbs/core/04_tables.ipynb #content
 def _content(path: Path) -> bytes:
-    """Return the text of a csv file, taken out of its archive where it is in one."""
+    """Return the text of a csv file, decompressed if it is an archive."""
     try:
         with path.open("rb") as file, decompress(file, path.suffix) as unzipped:
             return unzipped.read()
@@ -41,7 +41,7 @@ def _content(path: Path) -> bytes:
 
 # %% ../../nbs/core/04_tables.ipynb #check-lines
 def _check_lines(content: bytes, rows: int, path: Path) -> None:
-    """Pass when each row is one line; `UserError` for a blank line, or a line break inside a value."""
+    """Raise `UserError` for a blank line or a line break inside a value: each row must be one line."""
     if blank := re.search(rb"\n\r?\n(?=[^\r\n])", content):
         line = content.count(b"\n", 0, blank.start()) + 2
         raise UserError(f"data/{path.name}: line {line} is blank; remove it")
@@ -50,11 +50,11 @@ def _check_lines(content: bytes, rows: int, path: Path) -> None:
         raise UserError(f"data/{path.name}: {lines:,} lines hold {rows:,} rows; remove the line breaks inside values")
 
 # %% ../../nbs/core/04_tables.ipynb #as-text
-def as_text(
-    table: pyarrow.Table,  # of a Parquet file
-    booleans: tuple[str, str],  # the words for false and true
-) -> pyarrow.Table:
-    """Return the table as a plain csv file would hold it: times in UTC, and null for NaN and for empty text."""
+def as_text(table: pyarrow.Table, booleans: tuple[str, str]) -> pyarrow.Table:
+    """Return a Parquet table as a plain csv file would hold it: times in UTC, and null for NaN and for empty text.
+
+    `booleans` are the words for false and true.
+    """
     none, columns = pyarrow.scalar(None, pyarrow.string()), []
     for column in table.columns:
         kind = column.type
@@ -72,7 +72,7 @@ def as_text(
 
 
 def _check_header(header: list[str], columns: list[str], path: Path) -> None:
-    """Pass when each of the columns is there, once."""
+    """Raise `UserError` unless the header holds each of the columns exactly once."""
     for name in columns:
         if header.count(name) > 1:
             raise UserError(f"data/{path.name}: column '{name}' stands {header.count(name)} times in the header")
@@ -81,7 +81,7 @@ def _check_header(header: list[str], columns: list[str], path: Path) -> None:
 
 # %% ../../nbs/core/04_tables.ipynb #read-csv
 def _read_csv(path: Path, columns: list[str], written: FileFormat) -> pyarrow.Table:
-    """The named columns of a csv file."""
+    """Return the named columns of a csv file."""
     content = _content(path)
     try:
         if written.encoding != "utf-8":
@@ -105,7 +105,7 @@ def _read_csv(path: Path, columns: list[str], written: FileFormat) -> pyarrow.Ta
 
 
 def _read_parquet(path: Path, columns: list[str], written: FileFormat) -> pyarrow.Table:
-    """The named columns of a parquet file, as text."""
+    """Return the named columns of a parquet file, as text."""
     if not path.is_file():
         raise UserError(f"data/{path.name}: there is no such file; `make data` restores it")
     _check_header(pyarrow.parquet.read_schema(path).names, columns, path)
@@ -115,12 +115,11 @@ def _read_parquet(path: Path, columns: list[str], written: FileFormat) -> pyarro
 PLAIN = FileFormat()
 
 
-def read_raw(
-    path: Path,  # a csv file, plain or compressed, or a Parquet file
-    columns: list[str],  # the columns to read; others are left alone
-    written: FileFormat = PLAIN,
-) -> pyarrow.Table:
-    """Return the named columns as text, what is missing as null; raise `UserError` for a file that is no such table."""
+def read_raw(path: Path, columns: list[str], written: FileFormat = PLAIN) -> pyarrow.Table:
+    """Return the named columns of a csv or Parquet file as text, and null for a missing value.
+
+    Raises `UserError` for a file that is not a table with these columns.
+    """
     read = _read_parquet if path.suffix == ".parquet" else _read_csv
     try:
         table = read(path, columns, written)
@@ -136,7 +135,7 @@ def contract(
     key: list[str],  # columns that together make a row unique; may be empty
     checks: list[pa.Check] | None = None,  # of several columns at once
 ) -> pa.DataFrameSchema:
-    """The schema of a raw table."""
+    """Return the schema of a raw table."""
     return pa.DataFrameSchema(columns, checks, unique=key or None)
 
 # %% ../../nbs/core/04_tables.ipynb #described
@@ -144,11 +143,11 @@ KINDS = {"category": TEXT, "number": NUMBER, "datetime": TIME}
 _NUMBER = Column.model_validate({"kind": "number"})
 
 
-def described(
-    data: Data,
-    name: str,  # of a column in params.yaml; one that is not there is a number without bounds
-) -> pa.Column:
-    """The contract of a column as params.yaml describes it: its kind, its bounds, whether it may be missing."""
+def described(data: Data, name: str) -> pa.Column:
+    """Return the contract of a column as params.yaml declares it: its kind, bounds, and whether it may be missing.
+
+    A column that params.yaml does not declare is a number without bounds.
+    """
     column = data.columns.get(name, _NUMBER)
     low, high = column.minimum, column.maximum
     checks = [pa.Check.ge(low, error=f"is below {low:g}")] if low is not None else []
@@ -157,23 +156,23 @@ def described(
 
 
 def text(nullable: bool = False) -> pa.Column:
-    """A text; missing only where it may be."""
+    """Return the contract of a text."""
     return pa.Column(TEXT, nullable=nullable)
 
 
 def number(low: float, high: float, reason: str, nullable: bool = False) -> pa.Column:
-    """Return the contract of a number between two bounds; the reason is what is said of a value beyond them."""
+    """Return the contract of a number between two bounds; `reason` is reported for a value outside of them."""
     return pa.Column(NUMBER, pa.Check.in_range(low, high, error=reason), nullable=nullable)
 
 
 def whole(low: int, high: int) -> pa.Column:
-    """A whole number between two bounds."""
+    """Return the contract of a whole number between two bounds."""
     between = pa.Check.in_range(low, high, error=f"is not between {low} and {high}")
     return pa.Column(NUMBER, [between, pa.Check(lambda s: s % 1 == 0, error="is not a whole number")])
 
 
 def points_at(keys: set[str], table: str) -> pa.Column:
-    """A text that is a key of another table."""
+    """Return the contract of a text that is a key of another table."""
     return pa.Column(TEXT, pa.Check.isin(keys, error=f"is not in the table of {table}"))
 
 # %% ../../nbs/core/04_tables.ipynb #kind
@@ -181,13 +180,15 @@ REJECT = ["line", "column", "value", "reason"]
 
 
 def _kind(column: pa.Column) -> str:
-    """Return TEXT, NUMBER or TIME: pandera has its own names for them."""
+    """Return TEXT, NUMBER or TIME for a column of pandera, which has its own names for them."""
     name = str(column.dtype)
     return TIME if name.startswith("datetime64") else NUMBER if name == NUMBER else TEXT
 
 
-def _parsed(text: pyarrow.ChunkedArray, kind: str, time: str | None, decimal: str) -> tuple[pd.Series, np.ndarray]:
-    """Return a column of text in its kind, and a mask of the cells that could not be read."""
+def _parse_column(
+    text: pyarrow.ChunkedArray, kind: str, time: str | None, decimal: str
+) -> tuple[pd.Series, np.ndarray]:
+    """Return a column of text parsed as `kind`, and a mask of the cells that could not be parsed."""
     words = text.to_pandas().astype("str")
     if kind == TEXT:
         return words, np.zeros(len(words), dtype=bool)
@@ -203,17 +204,14 @@ def _parsed(text: pyarrow.ChunkedArray, kind: str, time: str | None, decimal: st
 
 # %% ../../nbs/core/04_tables.ipynb #parse
 def parse(
-    table: pyarrow.Table,  # columns of text
-    schema: pa.DataFrameSchema,  # says the kind of each column
-    written: FileFormat = PLAIN,
+    table: pyarrow.Table, schema: pa.DataFrameSchema, written: FileFormat = PLAIN
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The table in its kinds, and one reject for each cell that could not be read; rows keep their file's line."""
+    """Return columns of text parsed as `schema` says, indexed by line, and a reject for each unreadable cell."""
     lines = pd.RangeIndex(2, table.num_rows + 2, name="line")  # line 1 is the header
     columns, rejects = {}, [pd.DataFrame(columns=REJECT)]
     for name, column in schema.columns.items():
-        kind = _kind(column)
-        time = written.times.get(name)
-        values, unread = _parsed(table[name], kind, time, written.decimal)
+        kind, time = _kind(column), written.times.get(name)
+        values, unread = _parse_column(table[name], kind, time, written.decimal)
         columns[name] = values.set_axis(lines)
         if unread.any():
             cells = table[name].to_pandas().astype("str").set_axis(lines)[unread]
@@ -223,8 +221,8 @@ def parse(
     return pd.DataFrame(columns), pd.concat(rejects[1:] or rejects, ignore_index=True)
 
 # %% ../../nbs/core/04_tables.ipynb #broken
-def _cells(frame: pd.DataFrame, schema: pa.DataFrameSchema) -> pd.DataFrame:
-    """One reject for each cell, and each row as a whole, that breaks a check of the schema; not its key."""
+def _broken_cells(frame: pd.DataFrame, schema: pa.DataFrameSchema) -> pd.DataFrame:
+    """Return a reject for each cell, and each row as a whole, that fails a check of the schema other than its key."""
     try:
         pa.DataFrameSchema(schema.columns, schema.checks).validate(frame, lazy=True)
         return pd.DataFrame(columns=REJECT)
@@ -243,12 +241,12 @@ def _cells(frame: pd.DataFrame, schema: pa.DataFrameSchema) -> pd.DataFrame:
     )
 
 # %% ../../nbs/core/04_tables.ipynb #broken-2
-def broken(
-    frame: pd.DataFrame,  # parsed rows, indexed by line
-    schema: pa.DataFrameSchema,
-) -> pd.DataFrame:
-    """One reject for each fault of each row; of the rows without another fault, those whose key came before."""
-    cells = _cells(frame, schema)
+def broken(frame: pd.DataFrame, schema: pa.DataFrameSchema) -> pd.DataFrame:
+    """Return a reject for each fault of the parsed rows, which are indexed by line.
+
+    A row without another fault is rejected if an earlier row has the same key.
+    """
+    cells = _broken_cells(frame, schema)
     good = frame.drop(index=cells["line"].unique())
     key = schema.unique or []
     twice = good.index[good.duplicated(key)] if key else good.index[:0]
@@ -258,8 +256,8 @@ def broken(
     return rejects.drop_duplicates(["line", "column", "reason"]).sort_values(["line", "column", "reason"])
 
 # %% ../../nbs/core/04_tables.ipynb #told
-def _told(rejects: pd.DataFrame, raw: pyarrow.Table) -> str:
-    """The first reject in words, and a hint where no value of its column is good."""
+def _describe_first(rejects: pd.DataFrame, raw: pyarrow.Table) -> str:
+    """Return the first reject in words, with a hint if no value of its column is good."""
     line, column, value, reason = rejects.iloc[0][REJECT]
     words = f"line {line}: {column} {value!r} {reason}".replace("  ", " ")
     same = len(rejects[(rejects["column"] == column) & (rejects["reason"] == reason)])
@@ -269,13 +267,12 @@ def _told(rejects: pd.DataFrame, raw: pyarrow.Table) -> str:
 
 # %% ../../nbs/core/04_tables.ipynb #check-table
 def check_table(
-    name: str,  # a key of FILES
-    path: Path,
-    schema: pa.DataFrameSchema,
-    max_reject_share: float,  # of the table's rows
-    written: FileFormat = PLAIN,
+    name: str, path: Path, schema: pa.DataFrameSchema, max_reject_share: float, written: FileFormat = PLAIN
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, int]]:
-    """The rows that keep the contract, the rejects, and the counts; `UserError` for too many rejects."""
+    """Return the rows of a table that keep the contract, the rejects, and the counts of both.
+
+    Raises `UserError` if more than `max_reject_share` of the rows are rejected.
+    """
     raw = read_raw(path, list(schema.columns), written)
     frame, unread = parse(raw, schema, PLAIN if path.suffix == ".parquet" else written)
     parsed = frame.drop(index=unread["line"].unique())
@@ -286,7 +283,7 @@ def check_table(
     if counts["rejected"] > max_reject_share * len(frame):
         raise UserError(
             f"data/{path.name}: {counts['rejected']:,} of {len(frame):,} rows break the contract, more than "
-            f"max_reject_share = {max_reject_share:g} allows; the first: {_told(rejects, raw)}"
+            f"max_reject_share = {max_reject_share:g} allows; the first: {_describe_first(rejects, raw)}"
         )
     return kept, rejects.assign(table=name), counts
 
@@ -298,11 +295,11 @@ Counts = dict[str, dict[str, int]]  # of each table: rows read, rejected, kept
 def check_tables(
     folder: Path,  # data/
     files: Mapping[str, str],  # the file of each table, by its name, in the order of checking
-    contract_of: Callable[[str, Tables], pa.DataFrameSchema],  # given a name, and the tables checked so far
+    contract_of: Callable[[str, Tables], pa.DataFrameSchema],  # takes a name, and the tables checked so far
     max_reject_share: float,  # of each table's rows
     written: FileFormat = PLAIN,
 ) -> tuple[Tables, pd.DataFrame, Counts]:
-    """The rows that keep their contract, all rejects, and the counts; `UserError` for too many rejects."""
+    """Return the rows that keep their contract, all rejects, and the counts; raise `UserError` for too many rejects."""
     tables: Tables = {}
     rejects, counts = [], {}
     for name, file in files.items():

@@ -16,34 +16,29 @@ from .tables import NUMBER, TEXT, TIME
 # %% ../../nbs/core/04a_times.ipynb #columns
 def time_of_day() -> pa.Column:
     """Return the contract of a time of day that is written as hhmm, e.g. 1745."""
-    said = "is not a time of day (hhmm)"
-    return pa.Column(NUMBER, [pa.Check.in_range(0, 2359, error=said), pa.Check(lambda s: s % 100 < 60, error=said)])
+    reason = "is not a time of day (hhmm)"
+    minutes = pa.Check(lambda s: s % 100 < 60, error=reason)
+    return pa.Column(NUMBER, [pa.Check.in_range(0, 2359, error=reason), minutes])
 
 
 def time_zone() -> pa.Column:
-    """Return the contract of the name of a time zone, or none."""
+    """Return the contract of the name of a time zone; it may be missing."""
     return pa.Column(TEXT, pa.Check.isin(available_timezones(), error="is no time zone"), nullable=True)
 
 # %% ../../nbs/core/04a_times.ipynb #day-of
 def day_of(frame: pd.DataFrame) -> pd.Series:
-    """Return midnight of the day in the columns year, month and day; missing where the calendar has no such day."""
+    """Return midnight of the day in the columns year, month and day; missing if the calendar has no such day."""
     return pd.to_datetime(frame[["year", "month", "day"]], errors="coerce").astype(TIME)
 
 
-def at_time(
-    day: pd.Series,  # midnight
-    hhmm: pd.Series,  # times of day
-) -> pd.Series:
-    """Return the moment of a time of day."""
+def at_time(day: pd.Series, hhmm: pd.Series) -> pd.Series:
+    """Return the moments of times of day, added to midnights."""
     minutes = hhmm // 100 * 60 + hhmm % 100
     return day + pd.to_timedelta(minutes, unit="min").astype("timedelta64[us]")
 
 # %% ../../nbs/core/04a_times.ipynb #to-utc
-def to_utc(
-    local: pd.Series,  # times without a zone
-    zone: pd.Series,  # the name of each row's zone
-) -> pd.Series:
-    """Return the same moments in UTC, without a zone; rows without a zone are missing."""
+def to_utc(local: pd.Series, zone: pd.Series) -> pd.Series:
+    """Return local times in UTC, by the name of each row's zone; missing for a row without a zone."""
     parts = [
         part.dt.tz_localize(name, ambiguous=True, nonexistent="shift_forward").dt.tz_convert(None)
         for name, part in local.groupby(zone)

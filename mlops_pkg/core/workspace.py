@@ -43,8 +43,7 @@ def refusal(error: OSError, path: Path) -> UserError:
     shown = Path(*(part for part in path.parts if not (part.startswith(".") and part.endswith(".tmp"))))
     here = Path.cwd()
     shown = shown.relative_to(here) if shown.is_relative_to(here) else shown
-    number = error.errno or 0
-    return UserError(f"{shown}: {os.strerror(number)}; {REFUSED[number]} and run it again; nothing was changed")
+    return UserError(f"{shown}: {error.strerror}; {REFUSED[error.errno or 0]} and run it again; nothing was changed")
 
 # %% ../../nbs/core/01_workspace.ipynb #write-bytes
 def write_bytes(path: Path, content: bytes) -> None:

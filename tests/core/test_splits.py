@@ -9,7 +9,15 @@ import pandas as pd
 import pytest
 
 from mlops_pkg.core.params import SPLITS, Data, RandomSplit, Target, UserError
-from mlops_pkg.core.splits import check_training, drop_without, lots, make_target, parts, select, split_rows
+from mlops_pkg.core.splits import (
+    assign_splits,
+    check_training,
+    draw_numbers,
+    drop_without,
+    make_target,
+    select,
+    split_rows,
+)
 
 SHARES = {"train": 0.6, "validation": 0.1, "test": 0.2, "live": 0.1}
 
@@ -47,18 +55,18 @@ def message_of(frame: pd.DataFrame, data: Data) -> str:
 # At random
 
 
-def test_the_lots_are_those_of_the_definition() -> None:
+def test_the_numbers_are_those_of_the_definition() -> None:
     """SHA-256 of `seed:key`, its first 48 bits as a fraction: figures that must never change."""
-    assert (lots(pd.Series([2, 3, 336_777]), seed=0) * 2**48).tolist() == [
+    assert (draw_numbers(pd.Series([2, 3, 336_777]), seed=0) * 2**48).tolist() == [
         161802857768650,
         130651880619791,
         54968775092690,
     ]
-    assert (lots(pd.Series(["p1", "é"], dtype="str"), seed=4294967295) * 2**48).tolist() == [
+    assert (draw_numbers(pd.Series(["p1", "é"], dtype="str"), seed=4294967295) * 2**48).tolist() == [
         215204558558601,
         256453397851677,
     ]
-    assert (lots(pd.Series([1.0, 0.1, 1e22]), seed=7) * 2**48).tolist() == [
+    assert (draw_numbers(pd.Series([1.0, 0.1, 1e22]), seed=7) * 2**48).tolist() == [
         262313248381339,
         194739188886365,
         34293745213344,
@@ -66,9 +74,8 @@ def test_the_lots_are_those_of_the_definition() -> None:
 
 
 def test_another_process_with_another_hash_seed_draws_the_same() -> None:
-    program = (
-        "import pandas as pd; from mlops_pkg.core.splits import lots; print(lots(pd.Series(['a', 'b']), 3).tolist())"
-    )
+    work = "from mlops_pkg.core.splits import draw_numbers; print(draw_numbers(pd.Series(['a', 'b']), 3).tolist())"
+    program = f"import pandas as pd; {work}"
     said = {
         subprocess.run(
             [sys.executable, "-c", program], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
@@ -81,7 +88,7 @@ def test_another_process_with_another_hash_seed_draws_the_same() -> None:
 
 @pytest.mark.parametrize("seed", [0, 1, 4294967295])
 def test_the_splits_are_as_large_as_their_shares(seed: int) -> None:
-    place = parts(pd.DataFrame({"line": range(2, 50_002)}), at_random(seed))
+    place = assign_splits(pd.DataFrame({"line": range(2, 50_002)}), at_random(seed))
 
     for name, share in SHARES.items():
         assert abs((place == name).mean() - share) < 4 * (share * (1 - share) / 50_000) ** 0.5, name
@@ -90,7 +97,7 @@ def test_the_splits_are_as_large_as_their_shares(seed: int) -> None:
 def test_another_seed_is_another_split() -> None:
     lines = pd.DataFrame({"line": range(2, 1002)})
 
-    assert (parts(lines, at_random(0)) != parts(lines, at_random(1))).any()
+    assert (assign_splits(lines, at_random(0)) != assign_splits(lines, at_random(1))).any()
 
 
 def test_rows_that_come_later_move_no_other_row() -> None:
@@ -108,7 +115,7 @@ def test_the_order_of_the_rows_decides_nothing() -> None:
     lines = pd.DataFrame({"line": range(2, 502)})
     mixed = lines.sample(frac=1, random_state=0)
 
-    assert (parts(mixed, at_random()) == parts(lines, at_random())[mixed.index]).all()
+    assert (assign_splits(mixed, at_random()) == assign_splits(lines, at_random())[mixed.index]).all()
 
 
 def test_a_larger_share_of_training_only_moves_rows_into_training() -> None:
@@ -117,7 +124,7 @@ def test_a_larger_share_of_training_only_moves_rows_into_training() -> None:
         update={"shares": at_random().shares.model_copy(update={"train": 0.65, "live": 0.05})}
     )
 
-    before, after = parts(lines, at_random()), parts(lines, larger)
+    before, after = assign_splits(lines, at_random()), assign_splits(lines, larger)
 
     assert (after[before == "train"] == "train").all()
     assert set(before[(after == "train") & (before != "train")]) == {"validation"}
@@ -137,7 +144,7 @@ def test_by_lines_what_belongs_together_is_torn() -> None:
     """What the test above would see if `together` were not heeded."""
     frame = visits()
 
-    place = pd.Series(parts(frame.reset_index(), at_random()), index=frame.index)
+    place = pd.Series(assign_splits(frame.reset_index(), at_random()), index=frame.index)
 
     assert place.groupby(frame["patient"]).nunique().max() > 1
 
