@@ -42,11 +42,15 @@ class ArchiveError(Exception):
     """An archive that does not hold exactly one file."""
 
 
-def decompress(
-    file: IO[bytes],
-    suffix: str,  # of its name: .gz, .bz2, .xz, .zip; any other is a plain file
-) -> IO[bytes]:
-    """Return the decompressed stream; raise `ArchiveError` for a .zip that does not hold exactly one file."""
+# what reading a damaged archive raises; RuntimeError: it is encrypted
+DAMAGED = (ArchiveError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, gzip.BadGzipFile, lzma.LZMAError)
+
+
+def decompress(file: IO[bytes], suffix: str) -> IO[bytes]:
+    """Return the decompressed stream of a .gz, .bz2, .xz or .zip file, and that of any other suffix as it is.
+
+    Raises `ArchiveError` for a .zip that does not hold exactly one file.
+    """
     if suffix == ".zip":
         archive = zipfile.ZipFile(file)
         names = archive.namelist()
@@ -55,10 +59,6 @@ def decompress(
         return archive.open(names[0])
     openers: dict[str, Callable[[IO[bytes]], object]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
     return cast(IO[bytes], openers[suffix](file) if suffix in openers else file)
-
-
-# what reading a damaged archive raises; RuntimeError: it is encrypted
-DAMAGED = (ArchiveError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, gzip.BadGzipFile, lzma.LZMAError)
 
 # %% ../../nbs/bundle/03_file_format.ipynb #numeral
 def number_pattern(decimal: str) -> str:
@@ -73,8 +73,8 @@ ALL_ISO = re.compile(rf"(?:(?:{ISO})?+\n)*+", re.ASCII)  # one a line, or none
 _ONE_ISO = re.compile(rf"{ISO}|{ZONED}", re.ASCII)
 
 
-def _moment(cell: str, pattern: str | None) -> "np.datetime64":
-    """Return the instant that a cell tells, without a zone; raise `ValueError` where it tells none."""
+def _parse_time(cell: str, pattern: str | None) -> "np.datetime64":
+    """Return the instant in a cell, in UTC if it has a zone; raise `ValueError` if there is none."""
     import numpy as np
 
     if pattern is None and not _ONE_ISO.fullmatch(cell):
@@ -85,10 +85,10 @@ def _moment(cell: str, pattern: str | None) -> "np.datetime64":
 
 
 def read_times(
-    cells: Sequence[str],  # empty where the value is missing
+    cells: Sequence[str],  # empty for a missing value
     pattern: str | None,  # of `strptime`; None for ISO 8601
 ) -> "tuple[npt.NDArray[np.datetime64], npt.NDArray[np.bool_]]":
-    """Return the instants in microseconds, NaT where there is none, and which cells hold something that is no time."""
+    """Return the instants in microseconds, NaT if there is none, and a mask of the cells that are not a time."""
     import numpy as np
 
     if pattern is None and ALL_ISO.fullmatch("\n".join([*cells, ""])):
@@ -100,9 +100,8 @@ def read_times(
     wrong = set()
     for cell in known.keys() - {""}:
         try:
-            known[cell] = _moment(cell, pattern)
+            known[cell] = _parse_time(cell, pattern)
         except (ValueError, OverflowError):
             wrong.add(cell)
-    return np.array([known[cell] for cell in cells], "datetime64[us]"), np.array(
-        [cell in wrong for cell in cells], bool
-    )
+    mask = [cell in wrong for cell in cells]
+    return np.array([known[cell] for cell in cells], "datetime64[us]"), np.array(mask, bool)

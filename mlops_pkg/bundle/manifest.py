@@ -15,32 +15,30 @@ from pathlib import Path
 
 # %% ../../nbs/bundle/11_manifest.ipynb #bundleerror
 MANIFEST = "manifest.json"
-MODEL = "model.onnx"  # the pipeline, from the raw record to the answer
+MODEL = "model.onnx"  # the pipeline, from the raw record to the prediction
 SIGNATURE = "signature.json"  # what a record must hold
-CARD = "card.md"  # the model, told to people
-METRICS = "metrics.json"  # how good it is
-REFERENCE = "reference.json"  # the shape of the training rows
-LINEAGE = "lineage.json"  # where it all comes from
+CARD = "card.md"  # the model card
+METRICS = "metrics.json"  # the evaluation
+REFERENCE = "reference.json"  # the distribution of the training rows
+LINEAGE = "lineage.json"  # the inputs that it was made from
 FILES = frozenset({MANIFEST, MODEL, SIGNATURE, CARD, METRICS, REFERENCE, LINEAGE})
 FORMAT = 4
 MOST_BYTES = 1 << 30  # a larger file is not read
 
 
 class BundleError(Exception):
-    """A bundle that is not what was packed, or that cannot answer; the message names the file."""
+    """A bundle that is not what was packed, or that cannot predict; the message names the file."""
 
 # %% ../../nbs/bundle/11_manifest.ipynb #manifest-bytes
-def manifest_bytes(
-    folder: Path,  # holds every file of the bundle but the manifest
-) -> bytes:
-    """The manifest of a folder; equal files give equal bytes."""
+def manifest_bytes(folder: Path) -> bytes:
+    """Return the manifest of a folder that holds the other files of a bundle; equal files give equal bytes."""
     paths = sorted(path for path in folder.iterdir() if path.name != MANIFEST)
     digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
     return (json.dumps({"format": FORMAT, "files": digests}, indent=2) + "\n").encode()
 
 # %% ../../nbs/bundle/11_manifest.ipynb #file-names
 def _file_names(folder: Path) -> set[str]:
-    """The names of the files in a bundle; `BundleError` where there is no manifest, or anything but plain files."""
+    """Return the names of a bundle's files; raise `BundleError` without a manifest or for other than plain files."""
     try:
         entries = list(os.scandir(folder))
     except (FileNotFoundError, NotADirectoryError):
@@ -57,7 +55,7 @@ def _file_names(folder: Path) -> set[str]:
 
 
 def _read(path: Path) -> bytes:
-    """The bytes of a file; `BundleError` for more of them than a bundle has use for."""
+    """Return the bytes of a file; raise `BundleError` for more than `MOST_BYTES` of them."""
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size > MOST_BYTES:
@@ -65,11 +63,8 @@ def _read(path: Path) -> bytes:
         return file.read(size)
 
 # %% ../../nbs/bundle/11_manifest.ipynb #listed
-def _listed(
-    content: bytes,  # of the manifest
-    folder: Path,  # for the message
-) -> dict[str, str]:
-    """The digest of each file by its name, as the manifest lists them."""
+def _parse_manifest(content: bytes, folder: Path) -> dict[str, str]:
+    """Return the digest of each file by its name; raise `BundleError` for what is no manifest of this format."""
     try:
         manifest = json.loads(content)
         digests, version = dict(manifest["files"]), manifest["format"]
@@ -80,12 +75,8 @@ def _listed(
     return digests
 
 # %% ../../nbs/bundle/11_manifest.ipynb #check-names
-def _check_names(
-    found: set[str],  # in the folder
-    listed: set[str],  # in the manifest
-    folder: Path,  # for the message
-) -> None:
-    """Pass where the folder and the manifest hold the files of a bundle, and no other."""
+def _check_names(found: set[str], listed: set[str], folder: Path) -> None:
+    """Raise `BundleError` unless the folder and its manifest hold the files of a bundle, and no other."""
     for name in sorted(found | listed | FILES):
         if name in listed and name not in FILES - {MANIFEST}:
             raise BundleError(f"{folder / name}: no part of a bundle, though the manifest lists it")
@@ -103,13 +94,11 @@ class Bundle:
     files: dict[str, bytes]  # by name, without the manifest
 
 
-def read_bundle(
-    folder: Path,
-) -> Bundle:
-    """The bundle in a folder; `BundleError` for a changed, missing or extra file."""
+def read_bundle(folder: Path) -> Bundle:
+    """Return the bundle in a folder; raise `BundleError` for a changed, missing or extra file."""
     found = _file_names(folder)
     manifest = _read(folder / MANIFEST)
-    listed = _listed(manifest, folder)
+    listed = _parse_manifest(manifest, folder)
     _check_names(found, set(listed), folder)
     files = {name: _read(folder / name) for name in sorted(listed)}
     for name, content in files.items():
@@ -118,8 +107,6 @@ def read_bundle(
     return Bundle(hashlib.sha256(manifest).hexdigest(), files)
 
 # %% ../../nbs/bundle/11_manifest.ipynb #verify
-def verify(
-    folder: Path,  # a bundle
-) -> str:
-    """The bundle's identity; `BundleError` for a changed, missing or extra file."""
+def verify(folder: Path) -> str:
+    """Return the identity of the bundle in a folder; raise `BundleError` for a changed, missing or extra file."""
     return read_bundle(folder).identity

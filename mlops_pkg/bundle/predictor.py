@@ -22,10 +22,8 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 # %% ../../nbs/bundle/13_predictor.ipynb #open-session
-def open_session(
-    model: bytes,  # an ONNX graph
-) -> "InferenceSession":
-    """A session that answers on one thread and stays small; `BundleError` for what onnxruntime cannot open."""
+def open_session(model: bytes) -> "InferenceSession":
+    """Return a single-threaded session of little memory for an ONNX graph; raise `BundleError` for a broken one."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -34,20 +32,11 @@ def open_session(
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
-    options.log_severity_level = 4  # what matters is raised
+    options.log_severity_level = 4  # errors that matter are raised
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has a dozen of its own, all derived from this one
         raise BundleError(f"{MODEL}: onnxruntime cannot open it: {str(error).splitlines()[0]}") from None
-
-# %% ../../nbs/bundle/13_predictor.ipynb #read-signature
-def _read_signature(content: bytes) -> tuple[str, str, Signature]:
-    """Name, description and signature of the model."""
-    try:
-        values = json.loads(content)
-        return values["name"], values["description"], Signature.from_dict(values)
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise BundleError(f"{SIGNATURE}: not a signature") from None
 
 # %% ../../nbs/bundle/13_predictor.ipynb #check-graph
 _TENSORS = {"category": "tensor(string)", "number": "tensor(double)", "datetime": "tensor(int64)"}
@@ -55,75 +44,67 @@ _OUTPUTS = {"margin": "tensor(double)", "answer": "tensor(double)"}
 
 
 def _check_graph(session: "InferenceSession", signature: Signature) -> None:
-    """Pass where the graph takes one value a record for each field, and gives margin and answer."""
+    """Raise `BundleError` unless the graph takes one value a record for each field, and returns margin and answer."""
     fields = {field.name: _TENSORS.get(field.kind, field.kind) for field in signature.fields}
-    for part, told, found in (("input", fields, session.get_inputs()), ("output", _OUTPUTS, session.get_outputs())):
-        held = {item.name: item.type if len(item.shape) == 1 else f"{item.type} of {item.shape}" for item in found}
-        for name in sorted(told.keys() | held.keys()):
-            if told.get(name) != held.get(name):
-                expected, there = told.get(name, "none"), held.get(name, "none")
-                raise BundleError(f"{MODEL}: {part} '{name}': expected {expected}, the graph has {there}")
+    for part, tensors, items in (("input", fields, session.get_inputs()), ("output", _OUTPUTS, session.get_outputs())):
+        held = {item.name: item.type if len(item.shape) == 1 else f"{item.type} of {item.shape}" for item in items}
+        for name in sorted(tensors.keys() | held.keys()):
+            expected, found = tensors.get(name, "none"), held.get(name, "none")
+            if expected != found:
+                raise BundleError(f"{MODEL}: {part} '{name}': expected {expected}, the graph has {found}")
 
 # %% ../../nbs/bundle/13_predictor.ipynb #answers
-CHUNK = 8192  # rows that go through the graph at a time: large enough to be fast, small enough for memory to stay flat
+CHUNK = 8192  # rows that go through the graph at a time: large enough to be fast, small enough for flat memory
 
 
 @dataclass(frozen=True)
 class Answers:
-    """The answers to a number of records, in their order."""
+    """The predictions for a number of records, in their order."""
 
-    answer: npt.NDArray[np.float64]  # probability of class 1, or the number predicted; NaN where rejected
-    label: npt.NDArray[np.int8] | None  # 1 from the threshold on, else 0, and -1 where rejected; None for a regression
+    answer: npt.NDArray[np.float64]  # probability of class 1, or the number predicted; NaN for a rejected record
+    label: npt.NDArray[np.int8] | None  # 1 from the threshold on, else 0, and -1 if rejected; None for a regression
     rejects: tuple[Reject, ...]  # by record
-
-# %% ../../nbs/bundle/13_predictor.ipynb #answer
-def _answer(
-    session: "InferenceSession",
-    inputs: Inputs,
-) -> tuple[npt.NDArray[np.float64], list[Reject]]:
-    """One answer a record, NaN where there is none, and all rejects: also of records on which the model is silent."""
-    answer = session.run(["answer"], inputs.feeds)[0]
-    answered = np.isfinite(answer) & inputs.accepted
-    answer[~answered] = np.nan
-    silent = np.flatnonzero(inputs.accepted & ~answered) + inputs.first
-    rejects = [Reject(row, "", "", "the model has no answer to this record") for row in silent.tolist()]
-    return answer, sorted(inputs.rejects + rejects, key=lambda reject: reject.record)
-
-
-def _label(answer: npt.NDArray[np.float64], threshold: float | None) -> npt.NDArray[np.int8] | None:
-    """The class of each answer."""
-    if threshold is None:
-        return None
-    return np.where(np.isnan(answer), -1, answer >= threshold).astype(np.int8)
 
 # %% ../../nbs/bundle/13_predictor.ipynb #predictor-2
 class Predictor:
-    """A loaded bundle: its name, description, signature and identity, and the answers to records."""
+    """A loaded bundle: its name, description, signature and identity, and the predictions for records."""
 
     def __init__(self, bundle: Bundle) -> None:
-        """Open the graph of a verified bundle; `BundleError` where it does not fit the signature."""
+        """Open the graph of a verified bundle; raise `BundleError` if it does not fit the signature."""
         self.identity = bundle.identity
-        self.name, self.description, self.signature = _read_signature(bundle.files[SIGNATURE])
+        try:
+            values = json.loads(bundle.files[SIGNATURE])
+            self.name, self.description = values["name"], values["description"]
+            self.signature = Signature.from_dict(values)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise BundleError(f"{SIGNATURE}: not a signature") from None
         self._session = open_session(bundle.files[MODEL])
         _check_graph(self._session, self.signature)
 
     @classmethod
-    def load(
-        cls,
-        folder: Path | str,
-    ) -> "Predictor":
-        """The bundle in a folder, ready to answer; `BundleError` for one that is not what was packed."""
+    def load(cls, folder: Path | str) -> "Predictor":
+        """Return the predictor of the bundle in a folder; raise `BundleError` if it is not what was packed."""
         return cls(read_bundle(Path(folder)))
 
-    def predict(
-        self,
-        data: Any,  # a sequence of records, or columns by name: a mapping, a frame of pandas, a table of pyarrow
-    ) -> Answers:
-        """The answers, and what is rejected; `RecordsError` for data that is neither records nor columns."""
+    def predict(self, data: Any) -> Answers:
+        """Return the predictions and rejects for a sequence of records, or for columns by name.
+
+        Columns are a mapping, a frame of pandas or a table of pyarrow. Raises `RecordsError` for any other data.
+        """
         answers, rejects = [np.empty(0)], []
         for inputs in read(data, self.signature, CHUNK):
-            answer, found = _answer(self._session, inputs)
+            answer, found = self._run(inputs)
             answers.append(answer)
             rejects += found
-        answer = np.concatenate(answers)
-        return Answers(answer, _label(answer, self.signature.threshold), tuple(rejects))
+        answer, threshold = np.concatenate(answers), self.signature.threshold
+        labels = None if threshold is None else np.where(np.isnan(answer), -1, answer >= threshold).astype(np.int8)
+        return Answers(answer, labels, tuple(rejects))
+
+    def _run(self, inputs: Inputs) -> tuple[npt.NDArray[np.float64], list[Reject]]:
+        """Return one prediction a record, NaN for a rejected one, and all rejects."""
+        answer = self._session.run(["answer"], inputs.feeds)[0]
+        answered = np.isfinite(answer) & inputs.accepted
+        answer[~answered] = np.nan
+        silent = np.flatnonzero(inputs.accepted & ~answered) + inputs.first
+        rejects = [Reject(row, "", "", "the model has no answer to this record") for row in silent.tolist()]
+        return answer, sorted(inputs.rejects + rejects, key=lambda reject: reject.record)

@@ -29,17 +29,17 @@ class RecordsError(Exception):
 
 
 class Reject(NamedTuple):
-    """Why a record is not answered; one for each field that is wrong."""
+    """Why a record has no prediction; one for each field that is wrong."""
 
     record: int  # its row, from 0
-    field: str  # empty where the record as a whole is meant
-    value: str  # as Python writes it, cut at 80 characters; empty where there is none
+    field: str  # empty for the record as a whole
+    value: str  # as Python writes it, cut at 80 characters; empty if there is none
     reason: str
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Records as the graph takes them; a rejected one stands in its row with values that do no harm."""
+    """Records as the graph takes them; the fields of a rejected one hold harmless values."""
 
     first: int  # row of the first record
     feeds: dict[str, npt.NDArray[Any]]  # one value a record for each input
@@ -48,101 +48,77 @@ class Inputs:
 
 # %% ../../nbs/bundle/12_records.ipynb #missing
 DTYPES: dict[str, Any] = {"category": object, "number": np.float64, "datetime": np.int64}
-_NAT = int(np.iinfo(np.int64).min)  # what numpy calls NaT
-MISSING: dict[str, Any] = {"category": "", "number": math.nan, "datetime": _NAT}
+MISSING: dict[str, Any] = {"category": "", "number": math.nan, "datetime": int(np.iinfo(np.int64).min)}  # numpy's NaT
 
 
 class _ReasonError(Exception):
-    """A value that cannot be one of its field; the message is the reason."""
+    """A value that its field cannot take; the message is the reason."""
 
 
 def _is_missing(value: Any) -> bool:
-    """Whether a value says that there is none: None, NaN, NaT, or the NA of pandas."""
+    """Return whether a value stands for a missing one: None, NaN, NaT, or the NA of pandas."""
     if isinstance(value, (float, np.floating)):
         return math.isnan(value)
     if isinstance(value, np.datetime64):
         return bool(np.isnat(value))
     return value is None or type(value).__name__ in ("NAType", "NaTType")
 
-
-def _check_nullable(field: Field) -> None:
-    """Pass where the field may be missing."""
-    if not field.nullable:
-        raise _ReasonError("missing")
-
 # %% ../../nbs/bundle/12_records.ipynb #shown
 def _plain(value: Any) -> Any:
-    """The Python value that a numpy scalar holds; any other value as it is."""
+    """Return the Python value of a numpy scalar; any other value as it is."""
     return value.item() if isinstance(value, np.generic) and not isinstance(value, np.datetime64) else value
 
 
 def _kind(value: Any) -> str:
-    """What a value is, in a word."""
+    """Return the kind of a value in a word."""
     return "text" if isinstance(value, str) else type(_plain(value)).__name__
 
 
 def _shown(value: Any) -> str:
-    """A value as Python writes it, cut at 80 characters; nothing for a missing one."""
+    """Return a value as Python writes it, cut at 80 characters; "" for a missing one."""
     if _is_missing(value) or (isinstance(value, str) and not value):
         return ""
     try:
         text = str(value) if isinstance(value, np.datetime64) else repr(_plain(value))
-    except Exception:  # whatever a stranger's repr does, the reason must be told
+    except Exception:  # the repr of an unknown class may raise anything
         text = f"<{type(value).__name__}>"
     return text if len(text) <= 80 else text[:79] + "…"
 
 # %% ../../nbs/bundle/12_records.ipynb #text
 def _is_unicode(text: str) -> bool:
-    """Whether text can be written as UTF-8."""
+    """Return whether text can be encoded as UTF-8."""
     try:
         return text.isascii() or bool(text.encode())
     except UnicodeEncodeError:
         return False
 
 
-def _text(value: Any, field: Field) -> str:
-    """A category as the graph takes it."""
-    text = "" if _is_missing(value) else value
-    if not isinstance(text, str):
+def _text(value: Any) -> str:
+    """Return a category as the graph takes it."""
+    if not isinstance(value, str):
         raise _ReasonError(f"expected text, found {_kind(value)}")
-    if not text:
-        _check_nullable(field)
-    elif not _is_unicode(text):
+    if not _is_unicode(value):
         raise _ReasonError("not valid Unicode text")
-    return str.__str__(text)  # a subclass may call itself something else
+    return str.__str__(value)  # a subclass may override `__str__`
 
 # %% ../../nbs/bundle/12_records.ipynb #number
 _NUMBERS = (float, int, np.floating, np.integer)
 _NO_NUMBERS = (bool, np.timedelta64)  # though Python and numpy derive them from numbers
 
 
-def _number(value: Any, field: Field) -> float:
-    """A number as the graph takes it, within the bounds of its field."""
+def _number(value: Any) -> float:
+    """Return a number as the graph takes it."""
     if not isinstance(value, _NUMBERS) or isinstance(value, _NO_NUMBERS):
-        if not _is_missing(value):
-            raise _ReasonError(f"expected a number, found {_kind(value)}")
-        value = math.nan
+        raise _ReasonError(f"expected a number, found {_kind(value)}")
     try:
         number = float(value)
     except OverflowError:
         raise _ReasonError("too large for a double") from None
-    if math.isnan(number):
-        _check_nullable(field)
-    elif math.isinf(number):
+    if math.isinf(number):
         raise _ReasonError("not a finite number")
-    elif field.minimum is not None and number < field.minimum:
-        raise _ReasonError(f"below the minimum of {_amount(field.minimum, field)}")
-    elif field.maximum is not None and number > field.maximum:
-        raise _ReasonError(f"above the maximum of {_amount(field.maximum, field)}")
     return number
 
-
-def _amount(bound: float, field: Field) -> str:
-    """A bound with its unit."""
-    return f"{bound:,.15g} {field.unit or ''}".rstrip()
-
 # %% ../../nbs/bundle/12_records.ipynb #microseconds
-_EPOCH = datetime.datetime(1970, 1, 1)
 _MOMENT = re.compile(ISO, re.ASCII)
 _MOMENT_IN_ZONE = re.compile(ZONED, re.ASCII)
 _ZONED = "has a time zone; give the time without one, as a clock in the field's own zone shows it"
@@ -151,13 +127,13 @@ _ZONED = "has a time zone; give the time without one, as a clock in the field's 
 def _microseconds(
     moments: npt.NDArray[np.datetime64],  # of any unit
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Microseconds since 1970, and which of them lie in the years 1 to 9999."""
+    """Return microseconds since 1970, and a mask of those in the years 1 to 9999."""
     years = moments.astype("datetime64[Y]").astype(np.int64) + 1970
     return moments.astype("datetime64[us]").astype(np.int64), (years >= 1) & (years <= 9999)
 
 
-def _parse(text: str) -> datetime.datetime:
-    """The instant that a text tells."""
+def _parse_moment(text: str) -> datetime.datetime:
+    """Return the instant in a text."""
     try:
         if _MOMENT.fullmatch(text):
             return datetime.datetime.fromisoformat(text)
@@ -168,108 +144,105 @@ def _parse(text: str) -> datetime.datetime:
     raise _ReasonError("not a date and time as ISO 8601 writes it, such as 2013-01-31T05:15:00")
 
 # %% ../../nbs/bundle/12_records.ipynb #moment
-def _moment(value: Any, field: Field) -> int:
-    """An instant as the graph takes it."""
+def _moment(value: Any) -> int:
+    """Return an instant as the graph takes it."""
     if isinstance(value, str):
-        value = _parse(value) if value else None
-    if _is_missing(value):
-        _check_nullable(field)
-        return _NAT
-    if hasattr(value, "to_datetime64") and value.tzinfo is None:
-        value = value.to_datetime64()  # a Timestamp of pandas knows more years than a calendar
-    if isinstance(value, np.datetime64):
-        microseconds, inside = _microseconds(np.array([value]))
-        if not inside[0]:
-            raise _ReasonError("outside the years 1 to 9999")
-        return int(microseconds[0])
-    if not isinstance(value, datetime.date):
-        raise _ReasonError(f"expected a date and time, found {_kind(value)}")
-    if not isinstance(value, datetime.datetime):
-        value = datetime.datetime.combine(value, datetime.time())
-    if value.tzinfo is not None:
+        value = _parse_moment(value)
+    if isinstance(value, datetime.datetime) and value.tzinfo is not None:
         raise _ReasonError(_ZONED)
-    since = value - _EPOCH
-    return int((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds)
+    if hasattr(value, "to_datetime64"):
+        value = value.to_datetime64()  # a Timestamp of pandas has a wider range than a calendar
+    if isinstance(value, datetime.date):
+        return int(np.datetime64(value, "us").astype(np.int64))
+    if not isinstance(value, np.datetime64):
+        raise _ReasonError(f"expected a date and time, found {_kind(value)}")
+    microseconds, inside = _microseconds(np.array([value]))
+    if not inside[0]:
+        raise _ReasonError("outside the years 1 to 9999")
+    return int(microseconds[0])
 
 
-_READ: dict[str, Callable[[Any, Field], Any]] = {"category": _text, "number": _number, "datetime": _moment}
+_READ: dict[str, Callable[[Any], Any]] = {"category": _text, "number": _number, "datetime": _moment}
+
+
+def _read_value(value: Any, field: Field) -> Any:
+    """Return a value as the graph takes it; raise `_ReasonError` if the field cannot take it."""
+    empty = isinstance(value, str) and not value and field.kind != "number"
+    if empty or _is_missing(value):
+        if not field.nullable:
+            raise _ReasonError("missing")
+        return MISSING[field.kind]
+    read, unit = _READ[field.kind](value), field.unit or ""
+    if field.minimum is not None and read < field.minimum:
+        raise _ReasonError(f"below the minimum of {field.minimum:,.15g} {unit}".rstrip())
+    if field.maximum is not None and read > field.maximum:
+        raise _ReasonError(f"above the maximum of {field.maximum:,.15g} {unit}".rstrip())
+    return read
 
 # %% ../../nbs/bundle/12_records.ipynb #nearest
-MOST_UNKNOWN = 10  # unknown fields of one record that are told
+MOST_UNKNOWN = 10  # unknown fields of one record that are reported
 
 
-def nearest(
-    name: str,  # what was written
-    names: Iterable[str],  # what would have been valid
-) -> str:
-    """The closest valid name; empty where none is close."""
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return the valid name closest to `name`; "" if none is close."""
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     return close[0] if close else ""
 
 
 @lru_cache(maxsize=256)
 def _unknown(name: str, names: tuple[str, ...]) -> str:
-    """Why an unknown field is refused."""
+    """Return the reason why an unknown field is refused."""
     close = nearest(name, names)
     return f"unknown field; did you mean '{close}'?" if close else f"unknown field; valid names: {', '.join(names)}"
 
-# %% ../../nbs/bundle/12_records.ipynb #read-record
-def _read_record(
-    record: Any,
-    row: int,
-    fields: dict[str, Field],  # by name
-) -> tuple[list[Any], list[Reject]]:
-    """One value a field, and what is wrong with them."""
-    if not isinstance(record, Mapping):
-        reason = f"expected a mapping of field names to values, found {_kind(record)}"
-        return [MISSING[field.kind] for field in fields.values()], [Reject(row, "", _shown(record), reason)]
-    values: list[Any] = []
-    rejects: list[Reject] = []
-    for name, field in fields.items():
-        value = record.get(name)
+# %% ../../nbs/bundle/12_records.ipynb #read-records
+_Column = tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]  # values, and a mask of those that are certainly right
+
+
+def _read_column(
+    cells: Any, field: Field, first: int, read: _Column | None = None
+) -> tuple[npt.NDArray[Any], list[Reject]]:
+    """Return one value a row, and the rejects; `read` holds what was already read in whole arrays."""
+    values, good = read or (np.full(len(cells), MISSING[field.kind], DTYPES[field.kind]), np.zeros(len(cells), bool))
+    rejects = []
+    for row in np.flatnonzero(~good).tolist():
         try:
-            values.append(_READ[field.kind](value, field))
+            values[row] = _read_value(cells[row], field)
         except _ReasonError as reason:
-            values.append(MISSING[field.kind])
-            rejects.append(Reject(row, name, _shown(value), str(reason)))
-    for name in islice((name for name in record if name not in fields), MOST_UNKNOWN):
-        told = name[:80] if isinstance(name, str) else _shown(name)
-        rejects.append(Reject(row, told, _shown(record[name]), _unknown(told, tuple(fields))))
+            values[row] = MISSING[field.kind]
+            rejects.append(Reject(first + row, field.name, _shown(cells[row]), str(reason)))
     return values, rejects
 
-# %% ../../nbs/bundle/12_records.ipynb #read-records
+
 def _inputs(first: int, feeds: dict[str, npt.NDArray[Any]], rows: int, rejects: list[Reject]) -> Inputs:
-    """The inputs, with the rejected rows marked."""
+    """Return the inputs, with the rejects sorted by record and the rejected rows marked."""
     accepted = np.ones(rows, bool)
-    for reject in rejects:
-        accepted[reject.record - first] = False
-    return Inputs(first, feeds, accepted, rejects)
+    accepted[[reject.record - first for reject in rejects]] = False
+    return Inputs(first, feeds, accepted, sorted(rejects, key=lambda reject: reject.record))
 
 
-def read_records(
-    records: Sequence[Any],  # mappings of field names to values
-    signature: Signature,
-    first: int = 0,  # row of the first record
-) -> Inputs:
-    """Records as the graph takes them."""
-    fields = {field.name: field for field in signature.fields}
-    rows, rejects = [], []
+def read_records(records: Sequence[Any], signature: Signature, first: int = 0) -> Inputs:
+    """Return mappings of field names to values as the graph takes them; `first` is the row of the first."""
+    names = tuple(field.name for field in signature.fields)
+    mappings = [record if isinstance(record, Mapping) else {} for record in records]
+    feeds: dict[str, npt.NDArray[Any]] = {}
+    rejects: list[Reject] = []
+    for field in signature.fields:
+        feeds[field.name], found = _read_column([record.get(field.name) for record in mappings], field, first)
+        rejects += [reject for reject in found if isinstance(records[reject.record - first], Mapping)]
     for row, record in enumerate(records, first):
-        values, found = _read_record(record, row, fields)
-        rows.append(values)
-        rejects += found
-    columns = zip(*rows, strict=True) if rows else [()] * len(fields)
-    feeds = {
-        name: np.array(cells, DTYPES[field.kind]) for (name, field), cells in zip(fields.items(), columns, strict=True)
-    }
-    return _inputs(first, feeds, len(rows), rejects)
+        if not isinstance(record, Mapping):
+            reason = f"expected a mapping of field names to values, found {_kind(record)}"
+            rejects.append(Reject(row, "", _shown(record), reason))
+            continue
+        for name in islice((name for name in record if name not in feeds), MOST_UNKNOWN):
+            shown = name[:80] if isinstance(name, str) else _shown(name)
+            rejects.append(Reject(row, shown, _shown(record[name]), _unknown(shown, names)))
+    return _inputs(first, feeds, len(records), rejects)
 
 # %% ../../nbs/bundle/12_records.ipynb #as-array
-def _as_array(
-    column: Any,  # a list, a numpy array, or what numpy can turn into one
-    name: str,  # for the message
-) -> npt.NDArray[Any]:
-    """A column as a numpy array, with every value as it was."""
+def _as_array(column: Any, name: str) -> npt.NDArray[Any]:
+    """Return a column as a numpy array, with every value as it was."""
     if isinstance(column, list):
         return np.fromiter(column, object, len(column))  # as an array, [1, "2"] would become text
     if hasattr(getattr(column, "type", None), "index_type"):
@@ -281,42 +254,34 @@ def _as_array(
 
 
 def _texts(column: npt.NDArray[Any]) -> list[str] | None:
-    """The texts of a column, the missing ones empty; None where something else stands among them."""
+    """Return the texts of a column, "" for a missing one; None if it holds other values."""
     texts: list[Any] = column.tolist() if column.dtype.kind in "OUT" else [0]
     if not set(map(type, texts)) <= {str}:
         texts = [value if type(value) is str or not _is_missing(value) else "" for value in texts]
     return texts if set(map(type, texts)) <= {str} else None
 
 # %% ../../nbs/bundle/12_records.ipynb #column-kinds
-_Column = tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]  # values, and which of them are certain to be right
-
-
-def _unread(column: npt.NDArray[Any], kind: str) -> _Column:
-    """A column in which every value has to be looked at."""
-    return np.full(len(column), MISSING[kind], DTYPES[kind]), np.zeros(len(column), bool)
-
-
-def _text_column(column: npt.NDArray[Any], field: Field) -> _Column:
-    """The categories of a column."""
+def _text_column(column: npt.NDArray[Any], field: Field) -> _Column | None:
+    """Return the categories of a column; None if each value must be looked at."""
     texts = _texts(column)
     if texts is None or not _is_unicode("".join(texts)):
-        return _unread(column, field.kind)
+        return None
     values = np.array(texts, object)
     return values, (values != "") | field.nullable
 
 
-def _number_column(column: npt.NDArray[Any], field: Field) -> _Column:
-    """The numbers of a column."""
+def _number_column(column: npt.NDArray[Any], field: Field) -> _Column | None:
+    """Return the numbers of a column; None if each value must be looked at."""
     if column.dtype.kind in "iuf" and column.dtype.itemsize <= 8:
-        with np.errstate(invalid="ignore"):  # one NaN may look odd to the processor
+        with np.errstate(invalid="ignore"):  # a signalling NaN would warn
             values = column.astype(np.float64)
     elif column.dtype.kind == "O" and set(map(type, column)) <= {float, int, type(None)}:
         try:
             values = np.array(column.tolist(), np.float64)
         except OverflowError:
-            return _unread(column, field.kind)
+            return None
     else:
-        return _unread(column, field.kind)
+        return None
     good = np.isfinite(values)
     if field.minimum is not None:
         good &= values >= field.minimum
@@ -325,17 +290,17 @@ def _number_column(column: npt.NDArray[Any], field: Field) -> _Column:
     return values, good | (np.isnan(values) & field.nullable)
 
 # %% ../../nbs/bundle/12_records.ipynb #moment-column
-def _moment_column(column: npt.NDArray[Any], field: Field) -> _Column:
-    """The instants of a column."""
+def _moment_column(column: npt.NDArray[Any], field: Field) -> _Column | None:
+    """Return the instants of a column; None if each value must be looked at."""
     moments = column
     if column.dtype.kind != "M":
         texts = _texts(column)
         if texts is None or not ALL_ISO.fullmatch("\n".join([*texts, ""])):
-            return _unread(column, field.kind)
+            return None
         try:
             moments = np.array(texts, "datetime64[us]")
         except ValueError:  # such as the 30th of February
-            return _unread(column, field.kind)
+            return None
     values, good = _microseconds(moments)
     return values, good | (np.isnat(moments) & field.nullable)
 
@@ -343,40 +308,19 @@ def _moment_column(column: npt.NDArray[Any], field: Field) -> _Column:
 _READ_COLUMN = {"category": _text_column, "number": _number_column, "datetime": _moment_column}
 
 # %% ../../nbs/bundle/12_records.ipynb #read-columns
-def _read_column(column: npt.NDArray[Any], field: Field, first: int) -> tuple[npt.NDArray[Any], list[Reject]]:
-    """One value a row, and what is wrong with them."""
-    values, good = _READ_COLUMN[field.kind](column, field)
-    rejects = []
-    for row in np.flatnonzero(~good).tolist():
-        try:
-            values[row] = _READ[field.kind](column[row], field)
-        except _ReasonError as reason:
-            values[row] = MISSING[field.kind]
-            rejects.append(Reject(first + row, field.name, _shown(column[row]), str(reason)))
-    return values, rejects
-
-
-def read_columns(
-    columns: Mapping[str, Any],  # of equal length, one for each field
-    signature: Signature,
-    first: int = 0,  # row of the first record
-) -> Inputs:
-    """Columns as the graph takes them."""
+def read_columns(columns: Mapping[str, Any], signature: Signature, first: int = 0) -> Inputs:
+    """Return columns of equal length, one for each field, as the graph takes them; `first` is the row of the first."""
     feeds: dict[str, npt.NDArray[Any]] = {}
     rejects: list[Reject] = []
     for field in signature.fields:
         column = _as_array(columns[field.name], field.name)
-        feeds[field.name], found = _read_column(column, field, first)
+        feeds[field.name], found = _read_column(column, field, first, _READ_COLUMN[field.kind](column, field))
         rejects += found
-    rejects.sort(key=lambda reject: reject.record)
     return _inputs(first, feeds, len(column), rejects)
 
 # %% ../../nbs/bundle/12_records.ipynb #check-names
-def check_names(
-    names: Sequence[Any],  # the columns that there are
-    wanted: Iterable[str],
-) -> None:
-    """Pass where each wanted column is there, once; `RecordsError` where one is missing, or there several times."""
+def check_names(names: Sequence[Any], wanted: Iterable[str]) -> None:
+    """Raise `RecordsError` unless each wanted column is among the names exactly once."""
     for name in wanted:
         if names.count(name) > 1:
             raise RecordsError(f"column '{name}' is there {names.count(name)} times")
@@ -386,7 +330,7 @@ def check_names(
 
 
 def _names(data: Any) -> list[Any]:
-    """The names of the columns, whatever holds them."""
+    """Return the names of the columns of a mapping, a table of pyarrow or a frame of pandas."""
     if isinstance(data, Mapping):
         return list(data)
     for attribute in ("column_names", "columns"):  # pyarrow, pandas
@@ -396,7 +340,7 @@ def _names(data: Any) -> list[Any]:
 
 # %% ../../nbs/bundle/12_records.ipynb #take-columns
 def _take_column(column: Any, name: str) -> Any:
-    """A column that has a length and can be cut; `RecordsError` for what would lose something on the way."""
+    """Return a column that has a length and can be sliced; raise `RecordsError` for one that would lose information."""
     zone = getattr(getattr(column, "type", getattr(column, "dtype", None)), "tz", None)
     if zone is not None:
         raise RecordsError(f"column '{name}' has a time zone, {zone}; give the time without one")
@@ -407,28 +351,24 @@ def _take_column(column: Any, name: str) -> Any:
     return column if hasattr(column, "__array__") else list(column)
 
 
-def take_columns(
-    data: Any,  # columns by name: a mapping, a table of pyarrow, a frame of pandas
-    signature: Signature,
-) -> tuple[dict[str, Any], int]:
-    """The columns of the fields, ready to be cut, and their length; `RecordsError` where they are none."""
+def take_columns(data: Any, signature: Signature) -> tuple[dict[str, Any], int]:
+    """Return the columns of the fields, ready to be sliced, and their length; raise `RecordsError` for a wrong one."""
     check_names(_names(data), [field.name for field in signature.fields])
     columns, lengths = {}, {}
     for field in signature.fields:
         column = _take_column(data[field.name], field.name)
-        columns[field.name] = getattr(column, "iloc", column)  # pandas cuts by position with iloc alone
+        columns[field.name] = getattr(column, "iloc", column)  # pandas slices by position with iloc alone
         lengths[field.name] = len(column)
     if len(set(lengths.values())) > 1:
         raise RecordsError(f"columns of unequal length: {', '.join(f'{name} {n:,}' for name, n in lengths.items())}")
     return columns, next(iter(lengths.values()), 0)
 
 # %% ../../nbs/bundle/12_records.ipynb #read
-def read(
-    data: Any,  # a sequence of records, or columns by name
-    signature: Signature,
-    most: int,  # rows at a time
-) -> Iterator[Inputs]:
-    """The data as the graph takes it, part by part; `RecordsError` for data that is neither records nor columns."""
+def read(data: Any, signature: Signature, most: int) -> Iterator[Inputs]:
+    """Yield a sequence of records, or columns by name, as the graph takes them, at most `most` rows at a time.
+
+    Raises `RecordsError` for any other data.
+    """
     if isinstance(data, Sequence) and not isinstance(data, (str, bytes)):
         records = data if isinstance(data, list) else list(data)
         for first in range(0, len(records), most):

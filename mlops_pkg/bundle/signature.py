@@ -27,25 +27,25 @@ class Field:
 # %% ../../nbs/bundle/10_signature.ipynb #signature-2
 @dataclass(frozen=True)
 class Signature:
-    """The fields of a record in order, and the meaning of the answer."""
+    """The fields of a record in order, and the meaning of the prediction."""
 
     task: Literal["classification", "regression"]
     target: str  # what is predicted
-    threshold: float | None  # at or above it, a probability means class 1; None for a regression
+    threshold: float | None  # from here on, a probability means class 1; None for a regression
     fields: tuple[Field, ...]
     file_format: FileFormat = PLAIN  # how a file of records is written, as the files of training were
 
     def to_dict(self) -> dict[str, Any]:
-        """The signature as JSON values."""
+        """Return the signature as JSON values."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Signature":
-        """The signature that `to_dict` gave, also after a trip through JSON."""
+        """Return the signature that `to_dict` turned into `values`, also after a round trip through JSON."""
         fields = tuple(
             Field(**{**field, "categories": tuple(field["categories"]) if field["categories"] is not None else None})
             for field in values["fields"]
         )
-        told = values["file_format"]
-        written = FileFormat(**{**told, "missing": tuple(told["missing"]), "booleans": tuple(told["booleans"])})
-        return cls(values["task"], values["target"], values["threshold"], fields, written)
+        written = values["file_format"]
+        tuples = {key: tuple(written[key]) for key in ("missing", "booleans")}
+        return cls(values["task"], values["target"], values["threshold"], fields, FileFormat(**{**written, **tuples}))
