@@ -19,7 +19,7 @@ from mlops_pkg.proof.runtimes import (
     ask_pipeline,
     closure,
     difference,
-    lay_out,
+    link_edge_install,
     runtimes,
     score_source,
     source_file,
@@ -143,7 +143,7 @@ def test_the_clean_environment_holds_nothing_but_what_the_predictor_needs(tmp_pa
 
     edge = tmp_path / "edge"
     edge.mkdir()
-    lay_out(edge, Path(mlops_pkg.__file__).parent)
+    link_edge_install(edge, Path(mlops_pkg.__file__).parent)
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); import mlops_pkg.bundle.predictor, onnxruntime\n"
         "for name in ('pandas', 'sklearn', 'pyarrow', 'click', 'onnx', 'mlops_pkg.core', 'mlops_pkg.pipeline'):\n"
