@@ -9,7 +9,7 @@ __all__ = ['read_markdown', 'page', 'static_files', 'add_pages']
 import re
 from collections.abc import Awaitable, Callable
 from html import escape
-from importlib.metadata import distribution
+from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
 from string import Template
@@ -127,7 +127,8 @@ def page(
 
 def static_files() -> dict[str, Path]:
     """Return the style sheets, scripts and images by the URL path under which they are served."""
-    swagger = Path(str(distribution("fastapi-offline").locate_file("fastapi_offline/static")))
+    spec = find_spec("fastapi_offline")  # found without importing it
+    swagger = Path(str(spec and spec.origin)).parent / "static"
     ours = {"/page.css": STATIC / "page.css", "/page.js": STATIC / "page.js", "/docs/start.js": STATIC / "docs.js"}
     return ours | {
         f"/docs/{name}": swagger / name for name in ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png")
