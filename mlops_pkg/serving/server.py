@@ -99,14 +99,14 @@ class _TransportProxy:
 # %% ../../nbs/serving/49_server.ipynb #refusing
 def refuse(connection: BaseConnection, error: RefusedError) -> None:
     """Send an error response and close the connection, once the requests before it are answered."""
-    from mlops_pkg.serving.app import refusal
+    from mlops_pkg.serving.app import error_response
 
     connection.ignores_input, connection.in_head = True, False
     cycle, service = connection.cycle, connection.service
     if connection.in_flight() and (not cycle.more_body or cycle.response_started or connection.pipeline):
         cycle.keep_alive, connection.deadline = False, math.inf
         return
-    headers, content = refusal(service, error)
+    headers, content = error_response(service, error)
     headers = [header for header in connection.server_state.default_headers if header[0] != b"connection"] + headers
     lines = [name + b": " + value + b"\r\n" for name, value in headers if name != b"connection"]
     connection.stream.write(b"".join([STATUS_LINE[error.status], *lines, b"connection: close\r\n\r\n", content]))
@@ -391,7 +391,7 @@ class Worker(AcceptingServer):
 
     def check_bundle(self) -> None:
         """Look for a new bundle now."""
-        self.loop.run_in_executor(None, self.service.models.look)
+        self.loop.run_in_executor(None, self.service.models.reload)
 
     def end_without_parent(self, lifeline: int) -> None:
         """Shut down, because the parent has ended."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mlops_pkg.bundle.predictor import Answers
-from mlops_pkg.serving.answering import TURN_ROWS, Answered, Answering
+from mlops_pkg.serving.answering import BATCH_ROWS, BatchSlice, PredictionQueue
 from mlops_pkg.serving.messages import RefusedError
 from mlops_pkg.serving.models import Model, Models
 from tests.toy import RECORD, toy_answer
@@ -34,8 +34,8 @@ def records(hours: list[int]) -> list[dict[str, Any]]:
     return [{**RECORD, "start": f"2013-01-01T{hour:02}:00"} for hour in hours]
 
 
-def answers(answered: Answered) -> list[float]:
-    found: list[float] = answered.answers.answer[answered.first : answered.first + answered.rows].tolist()
+def answers(batch: BatchSlice) -> list[float]:
+    found: list[float] = batch.answers.answer[batch.first : batch.first + batch.rows].tolist()
     return found
 
 
@@ -46,9 +46,9 @@ def expected(hours: list[int]) -> list[float]:
 def test_each_request_gets_its_own_answers_in_order(models: Models) -> None:
     asked = [[hour] * (hour % 3 + 1) + [23 - hour] for hour in range(24)]
 
-    async def crowd() -> list[Answered]:
-        answering = Answering(models, 100, Watch())
-        return await asyncio.gather(*(answering.records(records(hours)) for hours in asked))
+    async def crowd() -> list[BatchSlice]:
+        queue = PredictionQueue(models, 100, Watch())
+        return await asyncio.gather(*(queue.predict(records(hours)) for hours in asked))
 
     assert [answers(one) for one in asyncio.run(crowd())] == [expected(hours) for hours in asked]
 
@@ -57,9 +57,9 @@ def test_what_comes_together_is_answered_together(models: Models) -> None:
     watch = Watch()
 
     async def crowd() -> None:
-        answering = Answering(models, 100, watch)
-        await asyncio.gather(*(answering.records(records([hour])) for hour in range(16)))
-        await answering.records(records([1]))
+        queue = PredictionQueue(models, 100, watch)
+        await asyncio.gather(*(queue.predict(records([hour])) for hour in range(16)))
+        await queue.predict(records([1]))
 
     asyncio.run(crowd())
 
@@ -67,11 +67,11 @@ def test_what_comes_together_is_answered_together(models: Models) -> None:
 
 
 def test_a_turn_has_an_end(models: Models) -> None:
-    watch, size = Watch(), TURN_ROWS // 2 + 1
+    watch, size = Watch(), BATCH_ROWS // 2 + 1
 
-    async def crowd() -> list[Answered]:
-        answering = Answering(models, 100, watch)
-        return await asyncio.gather(*(answering.records(records([hour] * size)) for hour in range(4)))
+    async def crowd() -> list[BatchSlice]:
+        queue = PredictionQueue(models, 100, watch)
+        return await asyncio.gather(*(queue.predict(records([hour] * size)) for hour in range(4)))
 
     found = asyncio.run(crowd())
 
@@ -89,25 +89,25 @@ def test_many_records_are_answered_in_a_thread_while_others_are_answered(models:
     free = threading.Event()
 
     async def crowd() -> list[float]:
-        answering = Answering(models, 100, Watch())
-        slow = asyncio.create_task(answering.run_in_thread(work))
+        queue = PredictionQueue(models, 100, Watch())
+        slow = asyncio.create_task(queue.run_in_thread(work))
         await asyncio.sleep(0)
-        quick = answers(await answering.records(records([5])))
+        quick = answers(await queue.predict(records([5])))
         free.set()
         await slow
-        many = await answering.records(records([7] * (TURN_ROWS + 1)))
-        assert answers(many) == expected([7] * (TURN_ROWS + 1))
+        many = await queue.predict(records([7] * (BATCH_ROWS + 1)))
+        assert answers(many) == expected([7] * (BATCH_ROWS + 1))
         return quick
 
     assert asyncio.run(crowd()) == expected([5])
-    assert threads == {"answering_0"}
+    assert threads == {"predicting_0"}
 
 
 def test_a_full_queue_refuses_at_once_and_has_room_again_afterwards(models: Models) -> None:
     async def crowd() -> tuple[list[Any], list[float], int]:
-        answering = Answering(models, 3, Watch())
-        found = await asyncio.gather(*(answering.records(records([1])) for _ in range(5)), return_exceptions=True)
-        return found, answers(await answering.records(records([2]))), answering.limiter.taken
+        queue = PredictionQueue(models, 3, Watch())
+        found = await asyncio.gather(*(queue.predict(records([1])) for _ in range(5)), return_exceptions=True)
+        return found, answers(await queue.predict(records([2]))), queue.limiter.waiting
 
     found, later, waiting = asyncio.run(crowd())
 
@@ -118,11 +118,11 @@ def test_a_full_queue_refuses_at_once_and_has_room_again_afterwards(models: Mode
 
 def test_who_hangs_up_takes_nobody_elses_answer(models: Models) -> None:
     async def crowd() -> tuple[list[float], int]:
-        answering = Answering(models, 10, Watch())
-        first, second = (asyncio.create_task(answering.records(records([hour]))) for hour in (1, 2))
+        queue = PredictionQueue(models, 10, Watch())
+        first, second = (asyncio.create_task(queue.predict(records([hour]))) for hour in (1, 2))
         await asyncio.sleep(0)
         first.cancel()
-        return answers(await second), answering.limiter.taken
+        return answers(await second), queue.limiter.waiting
 
     assert asyncio.run(crowd()) == (expected([2]), 0)
 
@@ -135,9 +135,9 @@ def test_a_failure_reaches_all_who_wait_and_the_next_are_answered(models: Models
                 raise OSError("no room")
 
     async def crowd() -> tuple[list[Any], list[float]]:
-        answering = Answering(models, 10, Broken())
-        failed = await asyncio.gather(*(answering.records(records([1])) for _ in range(2)), return_exceptions=True)
-        return failed, answers(await answering.records(records([2])))
+        queue = PredictionQueue(models, 10, Broken())
+        failed = await asyncio.gather(*(queue.predict(records([1])) for _ in range(2)), return_exceptions=True)
+        return failed, answers(await queue.predict(records([2])))
 
     failed, later = asyncio.run(crowd())
 

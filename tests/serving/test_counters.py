@@ -6,20 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from mlops_pkg.serving.counters import Counters, Family, Series, exposition
+from mlops_pkg.serving.counters import Counters, Family, exposition
 
 FAMILIES = (
-    Family("asked", "Requests", "counter", ("path",)),
+    Family("asked", "Requests", "counter", {"path": ("/predict", "other")}),
     Family("under_way", "Requests under way", "gauge"),
-    Family("seconds", "Time", "histogram", (), (0.1, 1.0)),
+    Family("seconds", "Time", "histogram", {}, (0.1, 1.0)),
 )
-SERIES: list[Series] = [("asked", ("/predict",)), ("asked", ("other",)), ("under_way", ()), ("seconds", ())]
 WORKER = """
 import os, sys
 from pathlib import Path
 from mlops_pkg.serving.counters import Counters
-from tests.serving.test_counters import FAMILIES, SERIES
-counters = Counters(Path(sys.argv[1]), FAMILIES, SERIES)
+from tests.serving.test_counters import FAMILIES
+counters = Counters(Path(sys.argv[1]), FAMILIES)
 counters.add("asked", "/predict", amount=5)
 counters.add("under_way", amount=1)
 os.kill(os.getpid(), 9)
@@ -32,7 +31,7 @@ def samples(counters: Counters) -> dict[str, float]:
 
 
 def test_counts_of_all_workers_are_summed(tmp_path: Path) -> None:
-    one, two = Counters(tmp_path, FAMILIES, SERIES), Counters(tmp_path, FAMILIES, SERIES)
+    one, two = Counters(tmp_path, FAMILIES), Counters(tmp_path, FAMILIES)
     one.add("asked", "/predict")
     two.add("asked", "/predict", amount=2)
     two.add("under_way")
@@ -46,9 +45,9 @@ def test_counts_of_all_workers_are_summed(tmp_path: Path) -> None:
 
 
 def test_a_histogram_is_cumulative_and_knows_its_sum(tmp_path: Path) -> None:
-    counters = Counters(tmp_path, FAMILIES, SERIES)
+    counters = Counters(tmp_path, FAMILIES)
     for bucket, value in ((0, 0.05), (1, 0.5), (2, 7.0)):
-        counters.slices("seconds")[[bucket, -1]] += (1, value)
+        counters.buckets("seconds")[[bucket, -1]] += (1, value)
 
     found = samples(counters)
 
@@ -59,7 +58,7 @@ def test_a_histogram_is_cumulative_and_knows_its_sum(tmp_path: Path) -> None:
 def test_what_a_killed_worker_has_counted_stays_and_its_successor_goes_on_from_there(tmp_path: Path) -> None:
     killed = subprocess.run([sys.executable, "-c", WORKER, str(tmp_path)], check=False)
     assert killed.returncode == -9
-    successor = Counters(tmp_path, FAMILIES, SERIES)
+    successor = Counters(tmp_path, FAMILIES)
     successor.add("asked", "/predict")
 
     found = samples(successor)
@@ -70,10 +69,10 @@ def test_what_a_killed_worker_has_counted_stays_and_its_successor_goes_on_from_t
 
 
 def test_a_worker_with_other_series_begins_a_file_of_its_own(tmp_path: Path) -> None:
-    first = Counters(tmp_path, FAMILIES, SERIES)
+    first = Counters(tmp_path, FAMILIES)
     first.add("asked", "/predict")
 
-    other = Counters(tmp_path, FAMILIES, [("asked", ("/model",))])
+    other = Counters(tmp_path, [Family("asked", "Requests", "counter", {"path": ("/model",)})])
     other.add("asked", "/model")
 
     found = samples(other)
@@ -81,7 +80,7 @@ def test_a_worker_with_other_series_begins_a_file_of_its_own(tmp_path: Path) -> 
 
 
 def test_a_series_that_is_not_known_is_left_out(tmp_path: Path) -> None:
-    counters = Counters(tmp_path, FAMILIES, SERIES)
+    counters = Counters(tmp_path, FAMILIES)
     counters.add("asked", "/made-up")
 
     assert not [name for name in samples(counters) if "made-up" in name]
@@ -90,7 +89,7 @@ def test_a_series_that_is_not_known_is_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"\x00" * 8, b"\xff" * 64])
 def test_a_file_that_is_cut_off_is_left_out(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "7.counts").write_bytes(content)
-    counters = Counters(tmp_path, FAMILIES, SERIES)
+    counters = Counters(tmp_path, FAMILIES)
     counters.add("under_way")
 
     assert samples(counters)["under_way"] == 1

@@ -37,7 +37,7 @@ def test_a_loaded_model_has_answered_and_tells_who_it_is(bundle: Path) -> None:
 def test_nothing_new_is_no_news(tmp_path: Path) -> None:
     models, told = watched(write_bundle(tmp_path / "bundle"))
 
-    assert not models.look()
+    assert not models.reload()
     assert told == []
 
 
@@ -47,7 +47,7 @@ def test_a_new_bundle_takes_over_and_the_old_one_finishes_what_it_began(tmp_path
     old = before.predictor.predict([RECORD]).answer
     replaced(tmp_path / "bundle", write_bundle(tmp_path / "other", OTHER))
 
-    assert models.look()
+    assert models.reload()
 
     assert models.current.info.digest != before.info.digest
     assert models.current.predictor.predict([RECORD]).answer != old
@@ -60,7 +60,7 @@ def test_the_same_bundle_written_again_takes_nothing_over(tmp_path: Path) -> Non
     before = models.current
     replaced(tmp_path / "bundle", write_bundle(tmp_path / "same"))
 
-    assert not models.look()
+    assert not models.reload()
     assert (models.current, told) == (before, [])
 
 
@@ -105,7 +105,7 @@ def test_a_broken_bundle_is_refused_once_and_the_one_before_goes_on(
     before, answer = models.current, models.current.predictor.predict([RECORD]).answer
 
     damage(tmp_path / "bundle")
-    looks = [models.look() for _ in range(3)]
+    looks = [models.reload() for _ in range(3)]
 
     assert looks == [False] * 3
     assert models.current is before
@@ -118,10 +118,10 @@ def test_a_broken_bundle_is_refused_once_and_the_one_before_goes_on(
 def test_after_a_broken_bundle_a_good_one_takes_over(tmp_path: Path) -> None:
     models, told = watched(write_bundle(tmp_path / "bundle"))
     cut(tmp_path / "bundle")
-    models.look()
+    models.reload()
     replaced(tmp_path / "bundle", write_bundle(tmp_path / "other", OTHER))
 
-    assert models.look()
+    assert models.reload()
     assert [event for event, _ in told] == ["bundle_refused", "bundle_taken"]
 
 
@@ -131,7 +131,7 @@ def test_a_bundle_that_is_replaced_file_by_file_is_never_taken_half(tmp_path: Pa
     taken = []
     for path in sorted(write_bundle(tmp_path / "other", OTHER).iterdir()):
         shutil.copy(path, tmp_path / "bundle" / path.name)
-        taken.append(models.look())
+        taken.append(models.reload())
         assert (models.current is before) == (not any(taken))
 
     assert sum(taken) == 1
