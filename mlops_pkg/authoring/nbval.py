@@ -23,11 +23,8 @@ LIBRARIES = [
 ]
 
 
-def run_kernel(
-    file: str,  # the connection file
-    folder: str,  # the working directory
-) -> None:
-    """Run a kernel in this process, detached from the terminal, until it is shut down."""
+def run_kernel(file: str, folder: str) -> None:
+    """Run a kernel with a connection file in a folder, in this process and detached from the terminal."""
     os.setsid()
     os.chdir(folder)
     null = os.open(os.devnull, os.O_RDWR)

@@ -19,11 +19,8 @@ from ..project.files import notebooks, read_notebook
 from ..project.research import Progress, execute, merge_streams, why_failed
 
 # %% ../../nbs/authoring/65_outputs.ipynb #with-outputs
-def with_outputs(
-    notebook: dict[str, Any],
-    executed: dict[str, Any],  # the copy that ran
-) -> dict[str, Any]:
-    """Return the notebook with the outputs of the executed copy; cells are matched by their ids."""
+def with_outputs(notebook: dict[str, Any], executed: dict[str, Any]) -> dict[str, Any]:
+    """Return the notebook with the outputs of its executed copy; cells are matched by their ids."""
     neutral: dict[str, Any] = {"execution_count": None, "metadata": {}}
     stored = {}
     for cell in executed["cells"]:
@@ -33,15 +30,11 @@ def with_outputs(
     return {**notebook, "cells": cells}
 
 # %% ../../nbs/authoring/65_outputs.ipynb #run-in-place
-def run_in_place(
-    path: Path,  # of a notebook
-    on_cell: Callable[[int, int], None] = lambda _done, _total: (
-        None
-    ),  # called after each cell: cells done, cells in all
-) -> bool:
+def run_in_place(path: Path, on_cell: Callable[[int, int], None] = lambda _done, _total: None) -> bool:
     """Run a notebook and store its outputs; return whether they changed.
 
-    Raises `UserError` with the cell and the reason if a cell fails; the notebook is then unchanged.
+    `on_cell` is called after each cell with the numbers of cells done and in total. Raises `UserError` with the cell
+    and the reason if a cell fails; the notebook is then unchanged.
     """
     import nbformat
     from nbclient.exceptions import DeadKernelError
@@ -59,11 +52,8 @@ def run_in_place(
     return after != before
 
 # %% ../../nbs/authoring/65_outputs.ipynb #outputs-of-notebooks
-def outputs(
-    selected: Sequence[Path] = (),  # notebooks; none means all
-    workspace: Workspace | None = None,  # default: the project around the current folder
-) -> list[str]:
-    """Run notebooks in place; return the names of those whose outputs changed.
+def outputs(selected: Sequence[Path] = (), workspace: Workspace | None = None) -> list[str]:
+    """Run the selected notebooks, or all, in place; return the names of those whose outputs changed.
 
     Raises `UserError` with one line for each notebook that failed.
     """

@@ -21,10 +21,8 @@ td, th { padding: .3rem .6rem; border-bottom: 1px solid #e4e7ec; text-align: lef
 """
 
 
-def plots_page(
-    library: str,  # JavaScript that defines vegaEmbed
-) -> str:
-    """Return the page into which DVC writes plots; it loads nothing from the network."""
+def plots_page(library: str) -> str:
+    """Return the page into which DVC writes plots, with a JavaScript library that defines vegaEmbed."""
     script = library.replace("</script", r"<\/script")
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">{refresh_tag}'
     head += f"<title>Plots</title><style>{_CSS}</style><script>(() => {{{script}\n}})()</script>"

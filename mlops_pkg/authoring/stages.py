@@ -17,14 +17,7 @@ from pathlib import Path
 from string import ascii_lowercase
 from typing import Any
 
-from mlops_pkg.authoring.saving import (
-    clean_content,
-    export,
-    make_notebook,
-    record_path,
-    uncommitted_files,
-    write_index,
-)
+from .saving import clean_content, export, make_notebook, record_path, uncommitted_files, write_index
 from ..core.params import UserError, package_name, read_yaml
 from ..core.stage import WALK, check_stage, stage_names
 from ..core.workspace import write_bytes

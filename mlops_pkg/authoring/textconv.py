@@ -18,9 +18,7 @@ from typing import Any
 MAX_LINES = 8  # of a text
 
 
-def output_lines(
-    output: dict[str, Any],  # of a code cell
-) -> Iterator[str]:
+def output_lines(output: dict[str, Any]) -> Iterator[str]:
     """Yield the first lines of an output's text, then its rest and its pictures by size and digest."""
     if output["output_type"] == "error":
         data = {"text/plain": f"{output['ename']}: {output['evalue']}"}
@@ -59,10 +57,8 @@ def cell_lines(cell: dict[str, Any]) -> Iterator[str]:
     yield ""
 
 # %% ../../nbs/authoring/66_textconv.ipynb #notebook-text
-def notebook_text(
-    content: str,  # of an .ipynb file
-) -> str:
-    """Return the notebook as text; raise `ValueError`, `KeyError`, `TypeError` or `AttributeError` if it is not one."""
+def notebook_text(content: str) -> str:
+    """Return an .ipynb file as text; raise `ValueError`, `KeyError`, `TypeError` or `AttributeError` if it is none."""
     notebook = json.loads(content)
     lines = [line for cell in notebook["cells"] for line in cell_lines(cell)]
     kernel = (notebook.get("metadata") or {}).get("kernelspec", {}).get("name", "none")
