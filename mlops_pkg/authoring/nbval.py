@@ -76,6 +76,7 @@ def start_kernel(startup_timeout: float = 60, cwd: str = ".", **_: Any) -> tuple
     kernel = ForkedKernel(cwd)
     client = BlockingKernelClient(connection_file=kernel.file)
     client.load_connection_file()
+    client.hb_channel.time_to_dead = 20.0  # seconds; on a busy machine a new kernel responds late
     client.start_channels()
     client.wait_for_ready(timeout=startup_timeout)
     return kernel, client
