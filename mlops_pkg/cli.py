@@ -59,6 +59,7 @@ _MISTAKES = (
     "BundleError",
     "RecordsError",
     "SettingsError",
+    "GeneratingError",
 )  # by name, because their modules are imported late
 
 

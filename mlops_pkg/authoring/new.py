@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .generating import GeneratingError, find_template, finish, git
+from .generating import checkout_files, finish, git, installed_files, pack_wheel, template_folder
 from .proposal import propose
 from .saving import export_all
 from .single_table import write_proposal
@@ -36,13 +36,14 @@ def new_project(folder: Path, answers: dict[str, Any], ask: bool = True) -> dict
         raise UserError(f"{folder}: there already; choose a new or an empty folder")
     options: dict[str, Any] = {"data": answers, "defaults": not ask, "skip_tasks": True, "quiet": True, "unsafe": True}
     try:
-        template, wheel = find_template()
+        template = template_folder()
+        wheel = pack_wheel(installed_files() if template.name == "_template" else checkout_files(template))
         copied = copier.run_copy(str(template), folder, vcs_ref="HEAD", **options)
         answers = dict(copied.answers.combined)
         finish(template, folder, answers, wheel)
     except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)
-        if isinstance(error, CopierError | ValueError | GeneratingError):
+        if isinstance(error, CopierError | ValueError):
             raise UserError(" ".join(str(error).split())) from None
         raise
     return answers

@@ -93,7 +93,7 @@ def _check_names(names: list[str], path: Path) -> None:
     if len(names) < 2:
         raise UserError(f"{path}: one column; a table needs a target and columns to predict it from")
 
-
+# %% ../../nbs/authoring/62_profile.ipynb #csv-batches
 def read_batches(path: Path, written: FileFormat) -> Iterator[pa.Table]:
     """Yield the table as tables of text, with null for missing values; raise `UserError` if it is not a table."""
     with _user_errors(path):

@@ -403,8 +403,7 @@ class Proposal:
     @property
     def together(self) -> str:
         """Return the column whose rows stay in one split, or an empty string."""
-        groups = (one for one in self._identifiers if one.unique_share < 0.9 and one.distinct >= 20)
-        return next((one.name for one in groups), "")
+        return next((one.name for one in self._identifiers if one.unique_share < 0.9 and one.distinct >= 20), "")
 
     @property
     def key(self) -> str:

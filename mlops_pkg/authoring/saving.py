@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from configparser import ConfigParser
 from contextlib import contextmanager
@@ -98,8 +99,6 @@ def find_module_name(notebook: dict[str, Any], name: str) -> str | None:
 
 def _check_syntax(text: str, place: str) -> None:
     """Raise `UserError` with the place and the line if a text is not valid Python."""
-    import warnings
-
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from .generating import render_part
 from .proposal import Proposal, params_text, propose_bounds
 from .saving import clean_content, make_notebook, uncommitted_files
 from ..core.params import UserError, package_name
@@ -73,147 +74,17 @@ def add_period(records: pd.DataFrame) -> pd.DataFrame:
 
 '''
 
-# %% ../../nbs/authoring/64_single_table.ipynb #front
-_FRONT = """@@ markdown ingest
-# Ingest
-
-> One table, checked row by row against a contract, given a target, and split
-
-Everything that this project knows about its data set is here and in `params.yaml`. Later stages see a table with
-named columns, a target and four splits, whatever it was made from. So the contract is strict: a row that breaks it is
-rejected with the reason, never dropped silently, and too many rejects stop the stage.
-
-| | |
-|---|---|
-| reads | `data/{file}` |
-| writes | `train`, `validation`, `test`, `live` and `rejects` as parquet, `rows.json` |
-| takes from params.yaml | `data`, `ingest` |
-
-@@ code default-exp
-#| default_exp pipeline.ingest
-
-@@ code imports
-#| export
-import pandas as pd
-import pandera.pandas as pa
-
-from mlops_pkg.core.params import Data
-from mlops_pkg.core.splits import Steps, drop_without, select, split_rows, step, write
-from mlops_pkg.core.tables import {tables}
-from mlops_pkg.core.workspace import Workspace
-from {package}.pipeline.params import Params
-
-@@ code imports-of-the-walk
-import matplotlib.pyplot as plt
-
-from mlops_pkg.core.params import load_params
-
-@@ parameters parameters
-overrides = {{}}  # e.g. {{"ingest": {{"max_reject_share": 0.05}}}}
-out = "research"  # where this walk writes
-
-"""
-
-# %% ../../nbs/authoring/64_single_table.ipynb #middle
-_CONTRACT = """@@ code use-imports
-workspace = Workspace.find(out=out)
-params = load_params(workspace.params, overrides)
-
-@@ markdown the-contract
-## The contract
-
-One file, a row for each record. `params.yaml` gives the kinds and bounds of the columns that the model sees; the others
-are described here.
-
-@@ code contract-of
-{contract}
-
-@@ code use-contract-of
-share, data = params.ingest.max_reject_share, params.data
-checked = check_tables(workspace.data, FILES, lambda *_: contract_of(data), share, data.file_format)
-tables, rejects, counts = checked
-pd.DataFrame(counts).T
-
-@@ code use-rejects
-rejects.head(10)
-
-@@ markdown one-row-a-record
-## One row a record
-
-A record without an outcome has no target.
-
-{period}@@ code use-select
-known = drop_without(tables["records"], OUTCOME)
-selected = select({prepared}, OUTCOME, params.data)
-print(f"{{len(tables['records']):,}} records, {{len(known):,}} of them with a target")
-selected.head(3).T
-
-"""
-
-# %% ../../nbs/authoring/64_single_table.ipynb #back
-_SPLITS = '''@@ markdown a-look
-## The target
-
-@@ code use-select-2
-plt.figure(figsize=(9, 2.8), layout="constrained")
-plt.hist(selected[params.data.target.name], bins=40)
-plt.xlabel(params.data.target.name)
-
-@@ markdown four-splits
-## Four splits
-
-@@ code use-split-rows
-splits, name = split_rows(selected, params.data), params.data.target.name
-pd.DataFrame({{split: {{"rows": len(rows), f"mean {{name}}": rows[name].mean()}} for split, rows in splits.items()}}).T
-
-@@ markdown the-whole-stage
-## The whole stage
-
-Production calls `run`, which takes the same steps. It is the only function here that touches the disk.
-
-@@ code build
-#| export
-def build(
-    records: pd.DataFrame,  # checked
-    data: Data,
-) -> tuple[dict[str, pd.DataFrame], Steps]:
-    """Return the four splits, and the numbers of rows before and after each step."""
-    known = drop_without(records, OUTCOME)
-    selected = select({prepared}, OUTCOME, data)
-    splits = split_rows(selected, data)
-    return splits, [
-        step("drop_without", records, known, f"no {{OUTCOME}}, so without a target"),
-        step("select", known, selected, "the columns of params.yaml, and the target"),
-        step("split", selected, pd.concat(splits.values()), data.split.how),
-    ]
-
-'''
-
 # %% ../../nbs/authoring/64_single_table.ipynb #last
-_RUN = '''@@ code run
-#| export
-def run(params: Params, workspace: Workspace) -> None:
-    """Write the checked and split table."""
-    share, data = params.ingest.max_reject_share, params.data
-    checked = check_tables(workspace.data, FILES, lambda *_: contract_of(data), share, data.file_format)
-    write(workspace, "ingest", checked, *build(checked[0]["records"], data))
-
-@@ code use-run
-splits, steps = build(tables["records"], params.data)
-write(workspace, "ingest", checked, splits, steps)
-pd.DataFrame(steps)
-'''
-
-
 def ingest_notebook(proposal: Proposal, package: str) -> dict[str, Any]:
     """Return the notebook of the stage `ingest` of a project with this package, without outputs."""
     contract, period = _contract_code(proposal), _period_code(proposal)
-    used = set(re.findall(r"\b(?:[A-Z]+\b|\w+(?=\())", contract + period))
+    used = {"check_tables", *re.findall(r"\b(?:[A-Z]+\b|\w+(?=\())", contract + period)}
     names = ("NUMBER", "TIME", "check_tables", "contract", "described", "number", "text", "whole")
-    text = (_FRONT + _CONTRACT + _SPLITS + _RUN).format(
+    text = render_part(
+        "ingest.cells",
         file=proposal.file,
         package=package,
-        tables=", ".join(name for name in names if name in used | {"check_tables"}),
+        tables=", ".join(name for name in names if name in used),
         contract=contract,
         period=period,
         prepared="add_period(known)" if period else "known",

@@ -17,6 +17,7 @@ from pathlib import Path
 from string import ascii_lowercase
 from typing import Any
 
+from .generating import render_part
 from .saving import clean_content, export, make_notebook, record_path, uncommitted_files, write_index
 from ..core.params import UserError, package_name, read_yaml
 from ..core.stage import WALK, check_stage, stage_names
@@ -72,6 +73,11 @@ def section_class(name: str) -> str:
     return "".join(part.capitalize() for part in name.split("_"))
 
 
+def _test_path(root: Path, name: str) -> Path:
+    folder = root / "tests" / "pipeline"
+    return (folder if folder.is_dir() else folder.parent) / f"test_{name}.py"
+
+
 def new_notebook_path(root: Path, after: str, name: str) -> Path:
     """Return the path of a new notebook in reading order, e.g. 21a_bands.ipynb after 21_features.ipynb."""
     folder = root / "nbs" / "pipeline"
@@ -82,91 +88,6 @@ def new_notebook_path(root: Path, after: str, name: str) -> Path:
         if prefix not in taken:
             return folder / f"{prefix}_{name}.ipynb"
     raise UserError(f"nbs/pipeline: no number is free after {number}; rename the notebooks that follow")
-
-# %% ../../nbs/authoring/68_stages.ipynb #new-notebook
-_NOTEBOOK = """@@ markdown {name}
-# {title}
-
-> What this stage makes of the outputs of `{after}`, in one line
-
-Say here why this stage exists, and what a reader should look at.
-
-| | |
-|---|---|
-| reads | `artifacts/{after}/{file}` |
-| writes | `{name}.json` |
-| takes from params.yaml | `{name}` |
-
-@@ code default-exp
-#| default_exp pipeline.{name}
-
-@@ code imports
-#| export
-import pandas as pd
-
-from mlops_pkg.core.workspace import Workspace, read_table, write_json
-from {package}.pipeline.params import Params
-
-@@ code imports-of-the-walk
-from mlops_pkg.core.params import load_params
-
-@@ parameters parameters
-overrides = {{}}
-out = "research"  # where this walk writes
-
-@@ code use-imports
-workspace = Workspace.find(out=out)
-params = load_params(workspace.params, overrides)
-table = read_table(workspace.input("{after}", "{file}"))
-table.head(3).T
-
-"""
-
-# %% ../../nbs/authoring/68_stages.ipynb #new-notebook-exports
-_EXPORTS = '''@@ code count-rows
-#| export
-def count_rows(table: pd.DataFrame) -> dict[str, int]:
-    """Return the number of rows, and of the missing values in each column."""
-    return {{"rows": len(table), **table.isna().sum().to_dict()}}
-
-@@ code use-count-rows
-counts = count_rows(table)
-pd.Series(counts)
-
-@@ code run
-#| export
-def run(params: Params, workspace: Workspace) -> None:  # noqa: ARG001
-    """Write what this stage makes; the only function here that touches the disk."""
-    table = read_table(workspace.input("{after}", "{file}"))
-    write_json(workspace.output("{name}", "{name}.json"), count_rows(table))
-
-@@ code use-run
-write_json(workspace.output("{name}", "{name}.json"), counts)
-'''
-
-# %% ../../nbs/authoring/68_stages.ipynb #new-test
-_TEST = '''"""The stage `{name}`."""
-
-from pathlib import Path
-
-from mlops_pkg.core.params import load_params
-from mlops_pkg.core.workspace import Workspace, project_root, read_json, read_table
-from {package}.pipeline import {name}
-
-
-def test_every_row_is_counted(tmp_path: Path) -> None:
-    workspace = Workspace(project_root(Path(__file__).parent), str(tmp_path))
-
-    {name}.run(load_params(workspace.params), workspace)
-
-    rows = len(read_table(workspace.input("{after}", "{file}")))
-    assert read_json(tmp_path / "{name}" / "{name}.json")["rows"] == rows > 0
-'''
-
-
-def _test_path(root: Path, name: str) -> Path:
-    folder = root / "tests" / "pipeline"
-    return (folder if folder.is_dir() else folder.parent) / f"test_{name}.py"
 
 # %% ../../nbs/authoring/68_stages.ipynb #section
 def add_section(notebook: dict[str, Any], name: str, after: str) -> None:
@@ -264,17 +185,17 @@ def add_stage(root: Path, name: str, after: str) -> list[str]:
     if not tables:
         raise UserError(f"{after} writes no table (.parquet) that a new stage could begin with; choose another --after")
     package, params, path = package_name(root), stage_notebook(root, "params"), new_notebook_path(root, after, name)
-    words = {"name": name, "title": name.replace("_", " ").capitalize(), "after": after, "file": tables[0]}
-    words["package"] = package
+    words = {"name": name, "after": after, "file": tables[0], "package": package}
+    text = render_part("stage.cells", title=name.replace("_", " ").capitalize(), **words)
     sections = read_notebook(params)
     add_section(sections, name, after)
     dvc, values, readme = (root / file for file in ("dvc.yaml", "params.yaml", "README.md"))
     written = {
-        path: clean_content(root, make_notebook((_NOTEBOOK + _EXPORTS).format(**words))),
+        path: clean_content(root, make_notebook(text)),
         params: clean_content(root, sections),
         values: insert_block(values.read_text("utf-8"), after, f"{name}: {{}}").encode(),
         readme: add_row(readme.read_text("utf-8"), name, path.relative_to(root).as_posix(), after).encode(),
-        _test_path(root, name): _TEST.format(**words).encode(),
+        _test_path(root, name): render_part("test_stage.txt", **words).encode(),
     }
     text, libraries = declare_section(root, dvc.read_text("utf-8"), name, after), _libraries(root, after)
     for place, content in written.items():
