@@ -1,4 +1,4 @@
-"""What `make lab` opens: this project, its one kernel, and a package that follows each save."""
+"""Configure the JupyterLab of `make lab`: this project, its one kernel, and an export after each save."""
 
 import os
 import socket
@@ -11,29 +11,29 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 c = get_config()  # noqa: F821
 ROOT = Path(__file__).resolve().parents[1]
 
-# The project's own package, in this process and in every kernel, whatever else is installed.
+# The project's own package comes first, in this process and in every kernel.
 sys.path.insert(0, str(ROOT))
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
 
 
 class OneKernel(KernelSpecManager):
-    """The kernel of this environment under each name that a notebook may ask for, and no other."""
+    """Offer the kernel of this environment, and use it for every name that a notebook asks for."""
 
     def find_kernel_specs(self):
-        """The one name that is offered."""
+        """Return the one name that is offered."""
         from ipykernel.kernelspec import RESOURCES
 
         return {"python3": RESOURCES}
 
     def get_kernel_spec(self, kernel_name):  # noqa: ARG002
-        """The kernel of this environment."""
+        """Return the kernel of this environment."""
         from ipykernel.kernelspec import RESOURCES, get_kernel_dict
 
         return KernelSpec(resource_dir=RESOURCES, **get_kernel_dict())
 
 
 def call(name, contents_manager, *arguments):
-    """Call a hook of the package; a broken package, or anything else, must not keep a notebook from being saved."""
+    """Call a hook of the library and log its errors: none of them may keep a notebook from being saved."""
     try:
         from mlops_pkg.authoring import saving
 
@@ -49,11 +49,10 @@ def clean_before_save(model, path, contents_manager, **_):
 
 
 def export_after_save(model, os_path, contents_manager, **_):
-    """Export the notebook that was written, and say so in the log."""
+    """Export the notebook that was written, and log the result."""
     if model["type"] == "notebook":
         log = contents_manager.log
-        tell = lambda line, well: log.info(line) if well else log.warning(line)  # noqa: E731
-        call("after_save", contents_manager, Path(os_path), tell)
+        call("after_save", contents_manager, Path(os_path), lambda line, ok: (log.info if ok else log.warning)(line))
 
 
 warnings.filterwarnings("ignore", "Overriding existing .*_save_hook")  # this file is read twice
@@ -64,9 +63,9 @@ c.ServerApp.kernel_spec_manager_class = OneKernel
 c.ServerApp.root_dir = str(ROOT)
 c.FileContentsManager.preferred_dir = "nbs"
 c.LanguageServerManager.autodetect = False  # it runs npm, which writes to the home folder
-c.LabApp.app_settings_dir = str(ROOT / ".jupyter")  # overrides.json: nothing is fetched, nobody is asked about news
+c.LabApp.app_settings_dir = str(ROOT / ".jupyter")  # overrides.json: no updates or news are fetched
 
-# JupyterLab takes the next free port where its own is in use; a port that was asked for is taken or refused.
+# By default JupyterLab takes the next free port. A port that was asked for is taken, or the start fails.
 if port := os.environ.get("PORT"):
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
