@@ -34,7 +34,7 @@ MOST_BYTES = 1 << 24  # of one record
 
 @lru_cache
 def _patterns(separator: str) -> tuple["re.Pattern[bytes]", "re.Pattern[bytes]"]:
-    """Return the pattern of one record, and of as many as there are."""
+    """Return the patterns of one record, and of as many records as there are."""
     mark = re.escape(separator).encode()
     cell = rb'(?:"(?:[^"]++|"")*+"[^%b\n]*+|[^"%b\n][^%b\n]*+|)' % (mark, mark, mark)
     record = rb"%b(?:%b%b)*+\n" % (cell, mark, cell)
@@ -42,13 +42,13 @@ def _patterns(separator: str) -> tuple["re.Pattern[bytes]", "re.Pattern[bytes]"]
 
 
 def _end_of_records(text: bytes, separator: str = ",") -> int:
-    """Return the end of the last whole record of a text that begins with a record; 0 where there is none."""
+    """Return the end of the last whole record of a text that begins with a record; 0 if there is none."""
     records = _patterns(separator)[1].match(text)
     return records.end() if records else 0
 
 # %% ../../nbs/scoring/50_blocks.ipynb #csv-blocks
-def _pieces(path: Path, encoding: str) -> Iterator[tuple[bytes, float]]:
-    """Yield the text of a csv file in UTF-8, piece by piece, each with the share of the file that is read."""
+def _read_pieces(path: Path, encoding: str) -> Iterator[tuple[bytes, float]]:
+    """Yield the text of a csv file in UTF-8, piece by piece, each with the share of the file that has been read."""
     decoder = None if codecs.lookup(encoding).name == "utf-8" else codecs.getincrementaldecoder(encoding)()
     try:
         with path.open("rb") as file, decompress(file, path.suffix.lower()) as unzipped:
@@ -64,7 +64,7 @@ def _pieces(path: Path, encoding: str) -> Iterator[tuple[bytes, float]]:
 
 
 def _csv_blocks(pieces: Iterator[tuple[bytes, float]], separator: str, passed: int) -> Iterator[tuple[bytes, float]]:
-    """Yield whole records, block by block, each with the share of the file that is read."""
+    """Yield whole records, block by block, each with the share of the file that has been read."""
     rest = b""
     for read, share in pieces:
         text = rest + read
@@ -79,14 +79,11 @@ def _csv_blocks(pieces: Iterator[tuple[bytes, float]], separator: str, passed: i
 
 # %% ../../nbs/scoring/50_blocks.ipynb #csv-rows
 class UnreadableError(Exception):
-    """A row at which reading ends: its place in the block, and what it is."""
+    """A row at which reading ends; the arguments are its place in the block, and what it is."""
 
 
-def csv_rows(
-    block: bytes,  # whole records
-    separator: str = ",",
-) -> list[list[str]]:
-    """The cells of each record; `UnreadableError` for text that is not csv."""
+def csv_rows(block: bytes, separator: str = ",") -> list[list[str]]:
+    """Return the cells of each record of a block of whole records; raise `UnreadableError` for text that is not csv."""
     rows: list[list[str]] = []
     try:
         for row in csv.reader(io.StringIO(block.decode(), newline=""), delimiter=separator, strict=True):
@@ -100,11 +97,8 @@ def csv_rows(
     return rows
 
 # %% ../../nbs/scoring/50_blocks.ipynb #csv-header
-def _csv_header(
-    head: bytes,  # the first piece of the file
-    separator: str,
-) -> tuple[list[str], int]:
-    """Return the names of the columns, and the byte at which the records begin."""
+def _parse_header(head: bytes, separator: str) -> tuple[list[str], int]:
+    """Return the names of the columns in the first piece of a file, and the byte at which the records begin."""
     start = 3 if head.startswith(b"\xef\xbb\xbf") else 0
     first = _patterns(separator)[0].match(head, start)
     end = first.end() if first else len(head)
@@ -126,7 +120,7 @@ BATCH_ROWS = 8192  # of parquet at a time
 
 @contextmanager
 def _reading_parquet() -> Iterator[None]:
-    """What pyarrow cannot read within is a `RecordsError`."""
+    """Turn an error of pyarrow into a `RecordsError`."""
     import pyarrow as pa
 
     try:
@@ -135,16 +129,16 @@ def _reading_parquet() -> Iterator[None]:
         raise RecordsError(f"not parquet, or damaged: {str(error).splitlines()[0]}") from None
 
 
-def _parquet_types(path: Path) -> "list[tuple[str, pa.DataType]]":
-    """The columns of a parquet file by name and type."""
+def _parquet_schema(path: Path) -> "pa.Schema":
+    """Return the names and types of the columns of a parquet file."""
     import pyarrow.parquet as pq
 
     with _reading_parquet():
-        return [(field.name, field.type) for field in pq.read_schema(path)]
+        return pq.read_schema(path)
 
 
 def _parquet_batches(path: Path, columns: list[str]) -> "Iterator[tuple[pa.RecordBatch, float]]":
-    """Some columns, batch by batch, each with the share of the rows that are read."""
+    """Yield some columns, batch by batch, each with the share of the rows that have been read."""
     import pyarrow.parquet as pq
 
     read = 0
@@ -163,7 +157,7 @@ class Source:
     """A file of records."""
 
     names: Sequence[str]  # of its columns
-    types: "dict[str, pa.DataType]"  # of the columns of Parquet; what csv holds is text
+    types: "dict[str, pa.DataType]"  # of the columns of Parquet; the cells of csv are text
     blocks: Iterator[tuple[Any, float]]  # bytes of csv or batches of Parquet, with the share of the file that is read
 
 
@@ -173,17 +167,17 @@ def is_csv(path: Path) -> bool:
     return (before if last in PACKED else last) in CSV
 
 
-def open_source(
-    path: Path,  # csv, plain or compressed, or .parquet
-    columns: Sequence[str],  # that are read of Parquet; csv is read whole
-    written: FileFormat = PLAIN,
-) -> Source:
-    """Return the file's columns and blocks; raise `RecordsError` where there is no such table in it."""
+def open_source(path: Path, columns: Sequence[str], written: FileFormat = PLAIN) -> Source:
+    """Return a csv or Parquet file's columns and blocks; raise `RecordsError` if it holds no such table.
+
+    Only `columns` are read of Parquet; csv is read whole.
+    """
     if is_csv(path):
-        pieces = _pieces(path, written.encoding)
+        pieces = _read_pieces(path, written.encoding)
         head, share = next(pieces, (b"", 1.0))
-        names, start = _csv_header(head, written.separator)
+        names, start = _parse_header(head, written.separator)
         first = ((head[at : at + BLOCK_BYTES], share) for at in range(start, len(head), BLOCK_BYTES))
         return Source(names, {}, _csv_blocks(chain(first, pieces), written.separator, start))
-    types = _parquet_types(path)
-    return Source([name for name, _ in types], dict(types), _parquet_batches(path, list(columns)))
+    schema = _parquet_schema(path)
+    types = dict(zip(schema.names, schema.types, strict=True))
+    return Source(schema.names, types, _parquet_batches(path, list(columns)))

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 # %% ../../nbs/scoring/53_command.ipynb #watched
 @contextmanager
-def _watched() -> Iterator[Callable[[int, float], None]]:
-    """What draws a bar on standard error from the rows done and the share of the file that is read."""
+def _progress_bar() -> Iterator[Callable[[int, float], None]]:
+    """Yield a function that takes the rows done and the share of the file that has been read, and draws a bar."""
     bar: Any = click.progressbar(
         length=1000,
         file=sys.stderr,
@@ -33,19 +33,16 @@ def _watched() -> Iterator[Callable[[int, float], None]]:
 
 
 def check_reject_share(tally: "Tally", source: Path, share: float) -> None:
-    """Exit with 1 where more than this share of the rows is rejected, or all of them."""
+    """Exit with 1 if more than this share of the rows is rejected, or all of them."""
     if tally.rejected > share * tally.rows or 0 < tally.rows == tally.rejected:
-        told = (
-            "no row has an answer"
-            if tally.rows == tally.rejected
-            else f"more than {share:.1%} of the rows are rejected"
-        )
-        click.echo(f"{source}: {told}; the reasons are in {tally.rejects}", err=True)
+        none = tally.rows == tally.rejected
+        reason = "no row has an answer" if none else f"more than {share:.1%} of the rows are rejected"
+        click.echo(f"{source}: {reason}; the reasons are in {tally.rejects}", err=True)
         raise click.exceptions.Exit(1)
 
 
 def tally_summary(tally: "Tally") -> str:
-    """What became of the rows of a file, in one line."""
+    """Return the numbers of rows of a scored file in one line."""
     words = f"{tally.rows:,} rows: {tally.rows - tally.rejected:,} answered, {tally.rejected:,} rejected"
     return f"{words}; see {tally.rejects}" if tally.rejects else words
 
@@ -56,18 +53,20 @@ FILE = click.Path(path_type=Path)
 @click.command()
 @click.argument("source", metavar="IN", type=FILE)
 @click.argument("destination", metavar="OUT", type=FILE)
-@click.option("--bundle", metavar="DIR", type=FILE, default="artifacts/package", show_default=True, help="It answers.")
+@click.option(
+    "--bundle", metavar="DIR", type=FILE, default="artifacts/package", show_default=True, help="To predict by."
+)
 @click.option("--processes", type=click.IntRange(1), default=1, show_default=True, help="Processes that score at once.")
 @click.option("--keep", metavar="COLUMN", multiple=True, help="Copy a column of IN to OUT; may be repeated.")
-@click.option("--max-reject-share", type=click.FloatRange(0, 1), default=1.0, help="Exit 1 where more are rejected.")
+@click.option("--max-reject-share", type=click.FloatRange(0, 1), default=1.0, help="Exit 1 if more are rejected.")
 def predict(
     source: Path, destination: Path, *, bundle: Path, processes: int, keep: tuple[str, ...], max_reject_share: float
 ) -> None:
-    """Answer a csv or Parquet file of records, written as the training data was.
+    """Predict for a csv or Parquet file of records, written as the training data was.
 
     OUT has one row for each row of IN, in the same order: its number, then probability and label, or
-    prediction. A row that the model cannot answer has none; the reasons stand in a file beside OUT.
-    Where no row at all has an answer, the exit is 1.
+    prediction. A rejected row has none; the reasons are written to a file beside OUT.
+    The exit code is 1 if no row has a prediction.
 
     \b
     Examples:
@@ -77,7 +76,7 @@ def predict(
     from mlops_pkg.scoring.files import score_file
 
     try:
-        with _watched() as progress:
+        with _progress_bar() as progress:
             tally = score_file(bundle, source, destination, processes=processes, keep=keep, progress=progress)
     except OSError as error:
         click.echo(f"{error.filename or destination}: {error.strerror or error}", err=True)

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from mlops_pkg.bundle.file_format import PLAIN
 from mlops_pkg.bundle.records import RecordsError
 from mlops_pkg.scoring import blocks
-from mlops_pkg.scoring.cells import from_text
 from mlops_pkg.scoring.files import score_file
-from mlops_pkg.scoring.scores import _without
+from mlops_pkg.scoring.scores import _add_rejects, from_text
 from tests.fuzz.test_records import NAMES, toy
 
 CELLS = st.one_of(
@@ -42,7 +41,7 @@ def test_a_csv_file_gets_the_answers_of_its_columns(
     cells = dict(zip(NAMES, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(NAMES, ())
     read = {field.name: from_text(cells[field.name], field, PLAIN) for field in predictor.signature.fields}
     no_times = [reject for _, rejects in read.values() for reject in rejects]
-    expected = _without(predictor.predict({name: values for name, (values, _) in read.items()}), no_times)
+    expected = _add_rejects(predictor.predict({name: values for name, (values, _) in read.items()}), no_times)
 
     with tempfile.TemporaryDirectory() as folder:
         source, out = Path(folder) / "in.csv", Path(folder) / "out.csv"

@@ -17,7 +17,7 @@ from mlops_pkg.bundle.signature import Field
 from mlops_pkg.core import params
 from mlops_pkg.core.tables import contract, described, parse, read_raw
 from mlops_pkg.scoring.blocks import csv_rows, open_source
-from mlops_pkg.scoring.cells import from_parquet, from_text
+from mlops_pkg.scoring.scores import from_parquet, from_text
 
 FIELDS = (Field("town", "category", True), Field("price", "number", True), Field("at", "datetime", True))
 COLUMNS = {field.name: params.Column(kind=field.kind) for field in FIELDS}
