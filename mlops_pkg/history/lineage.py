@@ -21,8 +21,7 @@ from textwrap import wrap
 from typing import Any
 
 from ..bundle.manifest import LINEAGE, MANIFEST, BundleError, read_bundle
-from ..core.data import expected_digest
-from ..core.params import UserError, load_params
+from ..core.params import UserError, load_params, package_name
 from ..core.workspace import Workspace, digest
 from mlops_pkg.history.provenance import (
     STAGE_KINDS,
@@ -30,17 +29,14 @@ from mlops_pkg.history.provenance import (
     Edge,
     Graph,
     Node,
-    ancestors,
     classify,
     compare_with_disk,
     containers,
-    descendants,
     read_commits,
     read_graph,
     read_params_file,
-    value_digest,
 )
-from ..project.lock import Locked, lookup, path_digest, read_lock
+from ..project.lock import Locked, lookup, path_digest, read_lock, recorded_makers, value_digest
 from ..report.terminal import paint
 
 # %% ../../nbs/history/36_lineage.ipynb #packed
@@ -76,9 +72,10 @@ def read_claims(folder: Path, root: Path) -> tuple[Claim, ...]:
         digests |= {f"artifacts/{name}": str(sha) for name, sha in recorded["inputs"].items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{folder / LINEAGE}: it does not tell what the bundle was made from") from None
+    tracked = recorded_makers(root, {})
     params = load_params(root / "params.yaml").model_dump(mode="json")
     present: dict[str, str | None] = {f"params.yaml:{name}": value_digest(value) for name, value in params.items()}
-    present["data"] = expected_digest(root) if (root / "data.dvc").is_file() else path_digest(root / "data")
+    present["data"] = tracked["data"][1] if "data" in tracked else path_digest(root / "data")
     claims = []
     for name, sha in digests.items():
         here = present.get(name) or (digest(root / name) if (root / name).is_file() else None)
@@ -206,17 +203,18 @@ def _follow(name: str, record: _Record, note: str = "") -> Lineage:
     graph = record.graph if name in record.graph.nodes else read_graph(record.root, record.lock, name)
     graph = replace(graph, edges=(*graph.edges, *_inner_edges(name, graph.edges)))
     inner = [other for other in graph.nodes if name in containers(other)]
-    before = ancestors(graph, name)
-    after = [other for other in descendants(graph, name, *inner) if other not in before]
+    before = graph.ancestors(name)
+    after = [other for other in graph.descendants(name, *inner) if other not in before]
     known = {name, *before, *after}
     nodes = {other: node for other, node in graph.nodes.items() if other in known}
     edges = tuple(edge for edge in graph.edges if {edge.source, edge.target} <= known)
     graph = compare_with_disk(Graph(nodes, edges), record.root)
     claims = record.packed.claims if record.packed else ()
     differing = {claim.name for claim in claims if claim.state == "differs"}
-    changed = [edge.kind == "part" and edge.source in differing for edge in graph.edges]
-    states = ["changed since" if mark else edge.state for mark, edge in zip(changed, graph.edges, strict=True)]
-    edges = tuple(replace(edge, state=state) for edge, state in zip(graph.edges, states, strict=True))
+    edges = tuple(
+        replace(edge, state="changed since") if edge.kind == "part" and edge.source in differing else edge
+        for edge in graph.edges
+    )
     recorded = {edge.recorded for edge in edges}
     commits = record.commits and {md5: commit for md5, commit in record.commits.items() if md5 in recorded}
     packed = record.packed if name == record.bundle else None
@@ -240,14 +238,14 @@ def _follow_bundle(path: Path, record: _Record) -> Lineage:
     if packed.known == "present":
         found = _follow(record.bundle, record, f"{path} is a copy of it")
         return replace(found, packed=replace(packed, folder=record.bundle))
-    outputs = [edge.target for edge in graph.select("write")]
-    nodes = {claim.name: Node(claim.name, classify(claim.name, outputs)) for claim in packed.claims}
+    outputs, packages = [edge.target for edge in graph.select("write")], ("mlops_pkg", package_name(record.root))
+    nodes = {claim.name: Node(claim.name, classify(claim.name, outputs, ["data"], packages)) for claim in packed.claims}
     reads = [Edge(claim.name, packed.folder, "read", claim.digest, state=claim.state) for claim in packed.claims]
     exports = [edge for edge in graph.select("export") if edge.target in nodes]
     nodes |= {edge.source: graph.nodes[edge.source] for edge in exports}
     nodes[packed.folder] = Node(packed.folder, "bundle", packed.identity)
     known = Graph(nodes, (*reads, *exports))
-    return Lineage(packed.folder, known, tuple(ancestors(known, packed.folder)), (), record.commits and {}, packed)
+    return Lineage(packed.folder, known, tuple(known.ancestors(packed.folder)), (), record.commits and {}, packed)
 
 # %% ../../nbs/history/36_lineage.ipynb #lineage-function
 _LONGEST = 255  # bytes of a file's name
@@ -379,7 +377,7 @@ def _backwards(found: Lineage, cells: bool) -> list[str]:
     """Return the stage that made the node with what it read, then the stages before, the last one first."""
     graph, lines = found.graph, []
     stages = [name for name in (found.name, *found.before) if graph.nodes[name].kind in STAGE_KINDS]
-    stages.sort(key=lambda name: len(ancestors(graph, name)), reverse=True)  # a stage has more than those before it
+    stages.sort(key=lambda name: len(graph.ancestors(name)), reverse=True)  # a stage has more than those before it
     shown: set[tuple[str, str | None]] = set()
     for stage in stages:
         reads = graph.select("read", target=stage)
@@ -393,77 +391,72 @@ def _backwards(found: Lineage, cells: bool) -> list[str]:
     return lines
 
 # %% ../../nbs/history/36_lineage.ipynb #forwards
-def _forwards(found: Lineage) -> list[str]:
-    """Return the stages that read the node, those that read what they made, and where the node ended up."""
+def _forwards(found: Lineage) -> Iterator[str]:
+    """Yield the stages that read the node, those that read what they made, and where the node ended up."""
     graph = found.graph
     users = [name for name in graph.names(*STAGE_KINDS) if name in found.after]
-    outputs = [edge.target for edge in graph.select("write", source=found.name)]
-    inner = [name for name in graph.nodes if found.name in containers(name)]
-    carriers = Graph({}, (*graph.select("part"), *graph.select("export")))
-    carried = {found.name, *outputs, *inner, *descendants(carriers, found.name, *outputs, *inner)}
+    starts = [found.name, *(edge.target for edge in graph.select("write", source=found.name))]
+    starts += [name for name in graph.nodes if found.name in containers(name)]
+    carried = {*starts, *Graph({}, (*graph.select("part"), *graph.select("export"))).descendants(*starts)}
     direct = {edge.target for edge in graph.select("read") if edge.source in carried}
-    lines = []
     for heading, is_direct in (("used by", True), ("and through them by", False)):
         some = [name for name in users if (name in direct) == is_direct]
         by_kind = {kind: [name for name in some if graph.nodes[name].kind == kind] for kind in STAGE_KINDS}
-        lines += _section(heading, [(f"{kind}s", ", ".join(names)) for kind, names in by_kind.items()])
+        yield from _section(heading, [(f"{kind}s", ", ".join(names)) for kind, names in by_kind.items()])
     makers = Counter(edge.source for edge in graph.select("write") if edge.source in users)
     written = ", ".join(f"{number} of {stage}" for stage, number in makers.items())
-    bundles = ", ".join(name for name in found.after if name in graph.names("bundle"))
-    return lines + _section("it is in", [("bundle", bundles), ("outputs", written)])
+    bundles = ", ".join(name for name in found.after if graph.nodes[name].kind == "bundle")
+    yield from _section("it is in", [("bundle", bundles), ("outputs", written)])
 
 # %% ../../nbs/history/36_lineage.ipynb #facts
 def _title(found: Lineage) -> str:
     """Return the node's name, its kind and where it comes from."""
     graph, name = found.graph, found.name
-    node, words = graph.nodes[name], []
-    for edge in graph.edges:
-        if edge.kind == "write" and edge.target in (name, f"{name}/{MANIFEST}"):
-            words.append(f", made by {edge.source}")
-        if edge.kind == "export" and name in (edge.source, edge.target):
-            other = f"from {edge.source}" if edge.target == name else f"to {edge.target}"
-            words.append(f", exported {other}, {_count(len(edge.value), 'cell')}")
+    node = graph.nodes[name]
+    words = [
+        f", made by {edge.source}" for edge in graph.select("write") if edge.target in (name, f"{name}/{MANIFEST}")
+    ]
+    for word, edges in (("to", graph.select("export", source=name)), ("from", graph.select("export", target=name))):
+        others = [(edge.target if word == "to" else edge.source, edge.value) for edge in edges]
+        words += [f", exported {word} {other}, {_count(len(cells), 'cell')}" for other, cells in others]
     return f"{name}: {node.kind}{''.join(words)}{_mark(node.state) if node.kind in STAGE_KINDS else ''}"
 
 
-def _facts(found: Lineage, cells: bool) -> list[tuple[str, str]]:
-    """Return what is recorded of the node, what it contains, what contains it, and what differs now."""
+def _facts(found: Lineage, cells: bool) -> Iterator[tuple[str, str]]:
+    """Yield what is recorded of the node, what it contains, what contains it, and what differs now."""
     graph, name = found.graph, found.name
+    yield "note", found.note
     records: dict[str, list[str]] = {}
     for edge in (*graph.select("write", target=name), *graph.select("read", source=name)):
-        if edge.recorded:
-            md5 = f"md5 {edge.recorded}{_first_commit(edge.recorded, found.commits)}"
-            records.setdefault(f"{name}{format_value(edge.value)}" if ":" in name else md5, []).append(edge.stage)
-    rows = [("note", found.note)]
-    rows += [("recorded", text + (f"; {', '.join(by)}" if len(records) > 1 else "")) for text, by in records.items()]
+        if edge.recorded and ":" in name:
+            records.setdefault(f"{name}{format_value(edge.value)}", []).append(edge.stage)
+        elif edge.recorded:
+            commit = (found.commits or {}).get(edge.recorded)
+            first = f"first in commit {commit}: {commit.subject}" if commit else "not committed yet"
+            text = f"md5 {edge.recorded}{'' if found.commits is None else f', {first}'}"
+            records.setdefault(text, []).append(edge.stage)
+    for text, stages in records.items():
+        yield "recorded", text + (f"; {', '.join(stages)}" if len(records) > 1 else "")
     inner = [edge.source for edge in graph.select("part", target=name)]
-    rows.append(("holds", _paths(inner[:12]) + (f" and {len(inner) - 12} more" if len(inner) > 12 else "")))
-    rows += [("part of", edge.target) for edge in graph.select("part", source=name) if not records]
+    yield "holds", _paths(inner[:12]) + (f" and {len(inner) - 12} more" if len(inner) > 12 else "")
+    yield from (("part of", edge.target) for edge in graph.select("part", source=name) if not records)
+    yield from _differences(found, inner)
     exports = (*graph.select("export", source=name), *graph.select("export", target=name))
-    return [*rows, *_differences(found, inner), *(("cells", ", ".join(edge.value)) for edge in exports if cells)]
-
-
-def _first_commit(md5: str, commits: Mapping[str, Commit] | None) -> str:
-    if commits is None:
-        return ""
-    return f", first in commit {commits[md5]}: {commits[md5].subject}" if md5 in commits else ", not committed yet"
+    yield from (("cells", ", ".join(edge.value)) for edge in exports if cells)
 
 # %% ../../nbs/history/36_lineage.ipynb #states
-def _differences(found: Lineage, inner: list[str]) -> list[tuple[str, str]]:
-    """Return how the node, and what it contains, differs from the record."""
+def _differences(found: Lineage, inner: list[str]) -> Iterator[tuple[str, str]]:
+    """Yield how the node, and what it contains, differs from the record."""
     node = found.graph.nodes[found.name]
-    states: dict[tuple[str, str], list[str]] = {}
+    states: dict[tuple[str, str], dict[str, None]] = {}
     for edge in found.graph.edges:
         if edge.state and edge.kind != "export" and edge.thing in (found.name, *inner):
-            states.setdefault((edge.thing, edge.state), []).append(edge.stage)
-    rows = []
+            states.setdefault((edge.thing, edge.state), {})[edge.stage] = None
     for (thing, state), stages in states.items():
-        subject = "it" if thing == found.name else thing
-        rows.append(("now", f"{subject}{_mark(state)}, in the record of {', '.join(dict.fromkeys(stages))}"))
+        yield "now", f"{'it' if thing == found.name else thing}{_mark(state)}, in the record of {', '.join(stages)}"
     if node.kind not in STAGE_KINDS:
         pulled = node.state == "not here" and node.kind in ("output", "data", "bundle")
-        rows.append(("now", node.state + ("; get it with `dvc pull`" if pulled else "")))
-    return rows
+        yield "now", node.state + ("; get it with `dvc pull`" if pulled else "")
 
 # %% ../../nbs/history/36_lineage.ipynb #bundle-facts
 _KNOWN = {
@@ -473,30 +466,27 @@ _KNOWN = {
 }
 
 
-def _bundle_facts(packed: PackedBundle, found: Lineage) -> list[tuple[str, str]]:
-    """Return a bundle's identity, and how its recorded origins compare with the project."""
+def _bundle_facts(packed: PackedBundle, found: Lineage) -> Iterator[tuple[str, str]]:
+    """Yield a bundle's identity, and how its recorded origins compare with the project."""
     nodes, commit = found.graph.nodes, ""
     if packed.commit:
         commit = f"; first in commit {packed.commit}: {packed.commit.subject}"
     elif packed.known == "present" and found.commits is not None:
         commit = "; not committed yet"
-    rows = [("identity", packed.identity), ("known", _KNOWN[packed.known] + commit)]
+    yield "identity", packed.identity
+    yield "known", _KNOWN[packed.known] + commit
     states: dict[str, list[str]] = {}
     for claim in packed.claims:
         states.setdefault(claim.state, []).append(claim.name)
     for state, names in states.items():
-        kinds = _count_kinds(nodes[name].kind if name in nodes else "file" for name in names)
-        rows.append(("origins", f"{state}: {kinds}"))
-    differing = states.get("differs", [])
-    return rows + [("differs", text) for name in differing for text in _describe_module(name, "", found.graph, False)]
+        yield "origins", f"{state}: {_count_kinds(nodes[name].kind if name in nodes else 'file' for name in names)}"
+    for name in states.get("differs", []):
+        yield from (("differs", text) for text in _describe_module(name, "", found.graph, cells=False))
 
 # %% ../../nbs/history/36_lineage.ipynb #as-text
-def as_text(
-    found: Lineage,
-    cells: bool = False,  # whether to name the cells of each module
-) -> str:
-    """Return a lineage for people to read."""
-    facts = _facts(found, cells) + (_bundle_facts(found.packed, found) if found.packed else [])
+def as_text(found: Lineage, cells: bool = False) -> str:
+    """Return a lineage for people to read; with `cells` it names the cells of each module."""
+    facts = [*_facts(found, cells), *(_bundle_facts(found.packed, found) if found.packed else ())]
     lines = [paint(_title(found), "bold"), *_rows(facts), *_backwards(found, cells), *_forwards(found)]
     return "\n".join(_MARKS.sub(lambda mark: paint(mark.group(), "yellow"), line) for line in lines)
 

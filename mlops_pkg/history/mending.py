@@ -304,11 +304,11 @@ def restore_format(path: Path) -> str | None:
     return f"{path.name}: `dvc exp` had written it in another format; it is in its own again, with the same values"
 
 # %% ../../nbs/history/39_mending.ipynb #mend
-def mend(
-    root: Path,
-    everything: bool = False,  # read every recorded object of the cache
-) -> list[str]:
-    """Repair a project; return what was done, one line each. `UserError` where only the user can decide."""
+def mend(root: Path, everything: bool = False) -> list[str]:
+    """Repair a project; return what was done, one line each. `UserError` where only the user can decide.
+
+    `everything` reads every recorded object of the cache.
+    """
     folder = root / ".dvc" / "tmp"
     if not (root / ".dvc").is_dir():
         return []

@@ -87,13 +87,11 @@ def merge_streams(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return merged
 
 # %% ../../nbs/project/32_research.ipynb #normalise
-def normalise(
-    notebook: dict[str, Any],  # as papermill left it
-    root: Path,  # the project's folder
-    scratch: str,  # where the walk wrote, below the root
-    made_from: Mapping[str, Any] | None = None,  # the digests of the walk's inputs
-) -> bytes:
-    """Return an executed notebook without times, process numbers and paths: equal walks give equal bytes."""
+def normalise(notebook: dict[str, Any], root: Path, scratch: str, made_from: Mapping[str, Any] | None = None) -> bytes:
+    """Return an executed notebook without times, process numbers and paths: equal walks give equal bytes.
+
+    `scratch` is where the walk wrote below `root`; `made_from` holds the digests of its inputs.
+    """
     for number, cell in enumerate(notebook["cells"]):
         tags = cell["metadata"].get("tags", [])
         cell["metadata"] = {"tags": tags} if tags else {}
@@ -191,13 +189,9 @@ def walk(
 
 # %% ../../nbs/project/32_research.ipynb #walk-there
 def _run_notebook(
-    stage: str,
-    scratch: Workspace,
-    overrides: Mapping[str, Any],
-    failed: Path,  # where the notebook is kept when a cell fails
-    report: Report | None,
+    stage: str, scratch: Workspace, overrides: Mapping[str, Any], failed: Path, report: Report | None
 ) -> bytes:
-    """Run the notebook of a stage in a scratch workspace and return it normalised."""
+    """Run the notebook of a stage in a scratch workspace and return it normalised; keep it at `failed` if it fails."""
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 

@@ -6,8 +6,6 @@
 __all__ = ['inputs_of', 'changed_inputs', 'stale_walk', 'stale_stages', 'changed_since', 'outdated_rebuilds']
 
 # %% ../../nbs/project/26a_state.ipynb #imports
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from typing import Any
 from ..core.params import UserError, read_yaml
 from ..core.stage import WALK, stage_names
 from .files import params_of, paths_of, read_notebook, read_stages
-from .lock import few, lookup, path_digest, read_lock, recorded_makers, stage_findings
+from .lock import few, lookup, path_digest, read_lock, recorded_makers, stage_findings, value_digest
 
 # %% ../../nbs/project/26a_state.ipynb #inputs-of
 def inputs_of(root: Path, entry: str) -> dict[str, str | None]:
@@ -25,8 +23,7 @@ def inputs_of(root: Path, entry: str) -> dict[str, str | None]:
     for file, keys in params_of(stage).items():
         values = read_yaml(root / file) if (root / file).is_file() else {}
         for key in keys or [*values]:
-            text = json.dumps(lookup(values, key)[1], sort_keys=True, default=str)
-            inputs[f"{file}: {key}"] = hashlib.sha256(text.encode()).hexdigest()
+            inputs[f"{file}: {key}"] = value_digest(lookup(values, key)[1])
     return inputs
 
 

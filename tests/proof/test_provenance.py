@@ -9,10 +9,8 @@ import pytest
 from mlops_pkg.history.provenance import (
     Edge,
     Graph,
-    ancestors,
     classify,
     compare_with_disk,
-    descendants,
     exported_cells,
     read_commits,
     read_graph,
@@ -42,7 +40,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_stage_data_and_every_notebook_of_the_pipeline_lead_to_the_bundle(clone: Path) -> None:
     graph = read_graph(clone, read_lock(clone))
 
-    before = ancestors(graph, "artifacts/package")
+    before = graph.ancestors("artifacts/package")
 
     notebooks = {path.relative_to(clone).as_posix() for path in (clone / "nbs" / "pipeline").glob("*.ipynb")}
     assert {"ingest", "features", "train", "evaluate", "package", "data", "params.yaml:train", *notebooks} <= set(
@@ -160,7 +158,7 @@ def test_stages_that_never_ran_that_are_gone_and_that_a_template_makes(toy_origi
 def test_a_circle_ends() -> None:
     circle = Graph({}, (Edge("a", "b", "read"), Edge("b", "a", "write")))
 
-    assert ancestors(circle, "a") == descendants(circle, "a") == ["b"]
+    assert circle.ancestors("a") == circle.descendants("a") == ["b"]
 
 
 def test_kinds() -> None:
@@ -178,7 +176,7 @@ def test_kinds() -> None:
         "nbs/index.ipynb": "notebook",
         "README.md": "file",
     }
-    assert {name: classify(name, outputs) for name in kinds} == kinds
+    assert {name: classify(name, outputs, ["data"], ["mlops_pkg"]) for name in kinds} == kinds
 
 
 def test_first_commit_of_a_digest_is_found_even_where_it_comes_back(toy_origins: Path) -> None:
