@@ -21,22 +21,18 @@ from textwrap import wrap
 from typing import Any
 
 from ..bundle.manifest import LINEAGE, MANIFEST, BundleError, read_bundle
-from ..core.params import UserError, load_params, package_name
+from ..core.params import UserError, load_params
 from ..core.workspace import Workspace, digest
-from mlops_pkg.history.provenance import (
-    STAGE_KINDS,
-    Commit,
-    Edge,
-    Graph,
-    Node,
-    classify,
-    compare_with_disk,
-    containers,
-    read_commits,
-    read_graph,
+from .provenance import Commit, Edge, Graph, Node, compare, containers, read_commits, read_graph
+from mlops_pkg.project.lock import (
+    Locked,
+    lookup,
+    path_digest,
+    read_lock,
     read_params_file,
+    recorded_makers,
+    value_digest,
 )
-from ..project.lock import Locked, lookup, path_digest, read_lock, recorded_makers, value_digest
 from ..report.terminal import paint
 
 # %% ../../nbs/history/36_lineage.ipynb #packed
@@ -208,7 +204,7 @@ def _follow(name: str, record: _Record, note: str = "") -> Lineage:
     known = {name, *before, *after}
     nodes = {other: node for other, node in graph.nodes.items() if other in known}
     edges = tuple(edge for edge in graph.edges if {edge.source, edge.target} <= known)
-    graph = compare_with_disk(Graph(nodes, edges), record.root)
+    graph = compare(Graph(nodes, edges), record.root)
     claims = record.packed.claims if record.packed else ()
     differing = {claim.name for claim in claims if claim.state == "differs"}
     edges = tuple(
@@ -233,13 +229,12 @@ def _inner_edges(name: str, edges: Iterable[Edge]) -> Iterator[Edge]:
 # %% ../../nbs/history/36_lineage.ipynb #copies
 def _follow_bundle(path: Path, record: _Record) -> Lineage:
     """Return the lineage of a bundle in a folder that no stage writes: a copy, a former one, or another project's."""
-    graph = record.graph
-    packed = read_packed(path, record.root, graph, record.commits or {})
+    packed = read_packed(path, record.root, record.graph, record.commits or {})
     if packed.known == "present":
         found = _follow(record.bundle, record, f"{path} is a copy of it")
         return replace(found, packed=replace(packed, folder=record.bundle))
-    outputs, packages = [edge.target for edge in graph.select("write")], ("mlops_pkg", package_name(record.root))
-    nodes = {claim.name: Node(claim.name, classify(claim.name, outputs, ["data"], packages)) for claim in packed.claims}
+    graph = read_graph(record.root, record.lock, *(claim.name for claim in packed.claims))
+    nodes = {claim.name: graph.nodes[claim.name] for claim in packed.claims}
     reads = [Edge(claim.name, packed.folder, "read", claim.digest, state=claim.state) for claim in packed.claims]
     exports = [edge for edge in graph.select("export") if edge.target in nodes]
     nodes |= {edge.source: graph.nodes[edge.source] for edge in exports}
@@ -265,7 +260,7 @@ def lineage(
     if any(len(part.encode()) > _LONGEST for part in thing.split("/")):
         raise UserError(f"{thing[:40]}...: too long for a name; name a path, a stage, params.yaml:KEY or a digest")
     path = next((path for path in candidate_paths(thing, root) if path.exists()), root / thing)
-    is_stage = thing in graph.names(*STAGE_KINDS) and not path.exists()
+    is_stage = thing in graph.nodes and graph.nodes[thing].is_stage and not path.exists()
     if name := thing if is_stage else find_by_path(thing, root, graph):
         return _follow(name, record)
     if (path / MANIFEST).is_file():
@@ -376,7 +371,7 @@ def _describe_module(name: str, state: str, graph: Graph, cells: bool) -> list[s
 def _backwards(found: Lineage, cells: bool) -> list[str]:
     """Return the stage that made the node with what it read, then the stages before, the last one first."""
     graph, lines = found.graph, []
-    stages = [name for name in (found.name, *found.before) if graph.nodes[name].kind in STAGE_KINDS]
+    stages = [name for name in (found.name, *found.before) if graph.nodes[name].is_stage]
     stages.sort(key=lambda name: len(graph.ancestors(name)), reverse=True)  # a stage has more than those before it
     shown: set[tuple[str, str | None]] = set()
     for stage in stages:
@@ -394,14 +389,14 @@ def _backwards(found: Lineage, cells: bool) -> list[str]:
 def _forwards(found: Lineage) -> Iterator[str]:
     """Yield the stages that read the node, those that read what they made, and where the node ended up."""
     graph = found.graph
-    users = [name for name in graph.names(*STAGE_KINDS) if name in found.after]
+    users = [name for name, node in graph.nodes.items() if node.is_stage and name in found.after]
     starts = [found.name, *(edge.target for edge in graph.select("write", source=found.name))]
     starts += [name for name in graph.nodes if found.name in containers(name)]
     carried = {*starts, *Graph({}, (*graph.select("part"), *graph.select("export"))).descendants(*starts)}
     direct = {edge.target for edge in graph.select("read") if edge.source in carried}
     for heading, is_direct in (("used by", True), ("and through them by", False)):
         some = [name for name in users if (name in direct) == is_direct]
-        by_kind = {kind: [name for name in some if graph.nodes[name].kind == kind] for kind in STAGE_KINDS}
+        by_kind = {kind: [name for name in some if name in graph.names(kind)] for kind in ("stage", "walk", "proof")}
         yield from _section(heading, [(f"{kind}s", ", ".join(names)) for kind, names in by_kind.items()])
     makers = Counter(edge.source for edge in graph.select("write") if edge.source in users)
     written = ", ".join(f"{number} of {stage}" for stage, number in makers.items())
@@ -419,7 +414,7 @@ def _title(found: Lineage) -> str:
     for word, edges in (("to", graph.select("export", source=name)), ("from", graph.select("export", target=name))):
         others = [(edge.target if word == "to" else edge.source, edge.value) for edge in edges]
         words += [f", exported {word} {other}, {_count(len(cells), 'cell')}" for other, cells in others]
-    return f"{name}: {node.kind}{''.join(words)}{_mark(node.state) if node.kind in STAGE_KINDS else ''}"
+    return f"{name}: {node.kind}{''.join(words)}{_mark(node.state) if node.is_stage else ''}"
 
 
 def _facts(found: Lineage, cells: bool) -> Iterator[tuple[str, str]]:
@@ -454,7 +449,7 @@ def _differences(found: Lineage, inner: list[str]) -> Iterator[tuple[str, str]]:
             states.setdefault((edge.thing, edge.state), {})[edge.stage] = None
     for (thing, state), stages in states.items():
         yield "now", f"{'it' if thing == found.name else thing}{_mark(state)}, in the record of {', '.join(stages)}"
-    if node.kind not in STAGE_KINDS:
+    if not node.is_stage:
         pulled = node.state == "not here" and node.kind in ("output", "data", "bundle")
         yield "now", node.state + ("; get it with `dvc pull`" if pulled else "")
 
@@ -510,7 +505,7 @@ def as_json(found: Lineage) -> str:
 def _grouped(found: Lineage) -> tuple[dict[str, list[str]], list[tuple[str, str]]]:
     """Return the nodes with the same neighbours, by the first of them, and the arrows between these groups."""
     graph, nodes = found.graph, found.graph.nodes
-    single = {found.name, *graph.names(*STAGE_KINDS), *(e.source for e in graph.select("export", target=found.name))}
+    single = {found.name, *(edge.source for edge in graph.select("export", target=found.name))}
     shown = [name for name, node in nodes.items() if node.kind != "notebook" or name in single]
     read = {edge.source for edge in graph.select("read")} - {found.name}
     arrows = [
@@ -527,7 +522,7 @@ def _grouped(found: Lineage) -> tuple[dict[str, list[str]], list[tuple[str, str]
         into = frozenset(source for source, target in arrows if target == name)
         onto = frozenset(target for source, target in arrows if source == name)
         alike = (nodes[name].kind, into, onto, name in changed)
-        groups.setdefault(name if name in single else alike, []).append(name)
+        groups.setdefault(name if name in single or nodes[name].is_stage else alike, []).append(name)
     first = {name: names[0] for names in groups.values() for name in names}
     pairs = dict.fromkeys((first[source], first[target]) for source, target in arrows)
     return {names[0]: names for names in groups.values()}, list(pairs)

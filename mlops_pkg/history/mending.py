@@ -13,7 +13,6 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from configparser import ConfigParser
 from contextlib import contextmanager, suppress
@@ -252,14 +251,9 @@ def repair_cache(root: Path, everything: bool = False) -> list[str]:
 def _format_as_dvc(former: str, values: dict[str, Any]) -> str:
     """Return the file that `dvc exp` makes of a former one."""
     from dvc.utils.collections import merge_dicts
-    from dvc.utils.serialize import modify_yaml
+    from dvc.utils.serialize import dumps_yaml, loads_yaml
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "params.yaml")
-        path.write_text(former, encoding="utf-8")
-        with modify_yaml(path) as params:
-            merge_dicts(params, values)
-        return path.read_text(encoding="utf-8")
+    return str(dumps_yaml(merge_dicts(loads_yaml(former, typ="rt"), values)))
 
 
 def _with_values(former: str, old: dict[str, Any], new: dict[str, Any]) -> str:

@@ -27,14 +27,7 @@ from typing import IO, Any
 from ..core.params import UserError, load_params, merge
 from ..core.stage import WALK, check_stage, stage_names, steady
 from ..core.workspace import Workspace, replacing, write_bytes
-from mlops_pkg.project.files import (
-    parameters_findings,
-    paths_of,
-    read_notebook,
-    read_stages,
-    source,
-    stage_notebook,
-)
+from .files import parameters_findings, paths_of, read_notebook, read_stages, source, stage_notebook
 from .state import inputs_of
 from ..report.terminal import last_line, paint
 

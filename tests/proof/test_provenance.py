@@ -10,7 +10,7 @@ from mlops_pkg.history.provenance import (
     Edge,
     Graph,
     classify,
-    compare_with_disk,
+    compare,
     exported_cells,
     read_commits,
     read_graph,
@@ -59,7 +59,7 @@ def test_every_thing_of_the_real_project_has_a_kind_of_its_own(clone: Path) -> N
 
 
 def test_a_clone_without_data_differs_in_nothing_of_data(clone: Path) -> None:
-    found = states(compare_with_disk(read_graph(clone, read_lock(clone)), clone))
+    found = states(compare(read_graph(clone, read_lock(clone)), clone))
 
     assert not [thing for thing, _ in found if thing.startswith(("data", "artifacts", "research", "reports"))]
 
@@ -75,7 +75,7 @@ def test_every_exported_cell_of_a_module_is_found_in_its_notebook(clone: Path) -
 def test_what_two_stages_read_at_different_times_is_told_of_each(toy_origins: Path) -> None:
     rewrite(toy_origins, "train", "deps", "mlops_pkg/core/stage.py")
 
-    found = states(compare_with_disk(read_graph(toy_origins, read_lock(toy_origins)), toy_origins))
+    found = states(compare(read_graph(toy_origins, read_lock(toy_origins)), toy_origins))
 
     assert found == {("mlops_pkg/core/stage.py", "train"): "changed since"}
 
@@ -85,14 +85,14 @@ def test_an_output_that_was_read_before_it_was_made_anew_is_told_without_the_fil
     rewrite(toy_origins, "train", "outs", path)
     (toy_origins / path).unlink()
 
-    found = states(compare_with_disk(read_graph(toy_origins, read_lock(toy_origins)), toy_origins))
+    found = states(compare(read_graph(toy_origins, read_lock(toy_origins)), toy_origins))
 
     assert found[path, "evaluate"] == "changed since"
     assert (path, "train") not in found
 
 
 def test_true_record_differs_in_nothing(toy_origins: Path) -> None:
-    assert states(compare_with_disk(read_graph(toy_origins, read_lock(toy_origins)), toy_origins)) == {}
+    assert states(compare(read_graph(toy_origins, read_lock(toy_origins)), toy_origins)) == {}
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_a_change_is_told_with_the_stage_that_saw_something_else(
 ) -> None:
     (toy_origins / path).write_text(text)
 
-    found = states(compare_with_disk(read_graph(toy_origins, read_lock(toy_origins)), toy_origins))
+    found = states(compare(read_graph(toy_origins, read_lock(toy_origins)), toy_origins))
 
     assert found[told] == "changed since"
     assert ("mlops_pkg/pipeline/features.py", "features") not in found
@@ -119,7 +119,7 @@ def test_a_change_is_told_with_the_stage_that_saw_something_else(
 def test_a_param_that_is_gone_and_an_environment_that_is_not_there_are_told(toy_origins: Path) -> None:
     (toy_origins / "environment.json").unlink()
 
-    found = states(compare_with_disk(read_graph(toy_origins, read_lock(toy_origins)), toy_origins))
+    found = states(compare(read_graph(toy_origins, read_lock(toy_origins)), toy_origins))
 
     assert found["environment.json:numpy", "train"] == "gone since"
 
