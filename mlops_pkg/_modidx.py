@@ -1695,8 +1695,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'mlops_pkg.report.page.read_proofs': ('report/page.html#read_proofs', 'mlops_pkg/report/page.py'),
                                        'mlops_pkg.report.page.read_rows_if_there': ( 'report/page.html#read_rows_if_there',
                                                                                      'mlops_pkg/report/page.py'),
-                                       'mlops_pkg.report.page.rebuild_differences': ( 'report/page.html#rebuild_differences',
-                                                                                      'mlops_pkg/report/page.py'),
                                        'mlops_pkg.report.page.render': ('report/page.html#render', 'mlops_pkg/report/page.py'),
                                        'mlops_pkg.report.page.report': ('report/page.html#report', 'mlops_pkg/report/page.py')},
             'mlops_pkg.report.terminal': { 'mlops_pkg.report.terminal._width': ( 'report/terminal.html#_width',

@@ -60,7 +60,7 @@ def _available_commands() -> dict[str, list[str]]:
     day = {heading: [name for name in names if name not in missing] for heading, names in _DAY.items()}
     return {heading: names for heading, names in day.items() if names}
 
-# %% ../nbs/90_cli.ipynb #group
+# %% ../nbs/90_cli.ipynb #command-with-examples
 class Command(click.Command):
     """A command whose examples, at the end of the help, stay on lines of their own."""
 
@@ -69,7 +69,7 @@ class Command(click.Command):
         options["help"] = re.sub(r"^( *)(?=Examples?:$)", r"\1\b\n\1", options["help"], flags=re.MULTILINE)
         super().__init__(*arguments, **options)
 
-
+# %% ../nbs/90_cli.ipynb #group
 class Commands(Command, click.Group):
     """The commands in the order of a day; a mistake of the user ends with its message alone."""
 
@@ -455,7 +455,7 @@ def parity() -> None:
 
     _finish(prove_parity())
 
-# %% ../nbs/90_cli.ipynb #prove-2
+
 @commands.command()
 def prove() -> None:
     """Run all proofs, and print one table at the end.

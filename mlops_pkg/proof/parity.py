@@ -122,10 +122,7 @@ def parity(
 
 def _require_outputs(workspace: Workspace) -> None:
     names = [f"{stage}/{name}" for stage, outputs in declared_outputs(workspace.root).items() for name in outputs]
-    commands = {
-        "artifacts": "get them with `dvc pull`, or make them with `dvc repro`",
-        "research": "walk the stages with `mlops_pkg research`, or `dvc repro`",
-    }
-    for side, mend in commands.items():
+    get, walk = "get them with `dvc pull`, or make them with", "walk the stages with `mlops_pkg research`, or"
+    for side, mend in (("artifacts", get), ("research", walk)):
         if not any((workspace.root / side / name).exists() for name in names):
-            raise UserError(f"{side}/: none of the {len(names)} outputs of dvc.yaml is there; {mend}")
+            raise UserError(f"{side}/: none of the {len(names)} outputs of dvc.yaml is there; {mend} `dvc repro`")

@@ -118,9 +118,6 @@ def older_processor_env() -> dict[str, str]:
         "NPY_DISABLE_CPU_FEATURES": ",".join(found),
     }
 
-# %% ../../nbs/proof/31_rebuild.ipynb #surrounding
-SHIFT = 400 * 86_400 + 5 * 3_600 + 1_234  # seconds: another year, month, weekday and hour
-
 
 def foreign_env(
     scratch: Path,  # the folder of this rebuild
@@ -172,6 +169,9 @@ class Run:
     used: Used
 
 # %% ../../nbs/proof/31_rebuild.ipynb #run-alone
+SHIFT = 400 * 86_400 + 5 * 3_600 + 1_234  # seconds: another year, month, weekday and hour
+
+
 def run_confined(
     command: str,
     scratch: Path,  # a folder; its subfolder `project`, which is filled, is where the command runs
@@ -245,7 +245,7 @@ class Output:
     rebuilt: str | None  # None if it was not made
     difference: str | None  # one line
 
-
+# %% ../../nbs/proof/31_rebuild.ipynb #output-difference
 def compare_output(
     path: str,  # in the project
     recorded: str,  # its digest in dvc.lock

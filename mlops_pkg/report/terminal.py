@@ -15,28 +15,24 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 # %% ../../nbs/report/29_terminal.ipynb #wants-colour
-def wants_colour(
-    stream: TextIO | None = None,  # default: standard output
-) -> bool:
-    """Return whether to write to a stream in colour: it is a terminal, and NO_COLOR is not set."""
-    stream = sys.stdout if stream is None else stream
+def wants_colour() -> bool:
+    """Return whether to print in colour: standard output is a terminal that can, and NO_COLOR is not set."""
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-    return stream.isatty() and not plain
+    return sys.stdout.isatty() and not plain
 
 # %% ../../nbs/report/29_terminal.ipynb #paint
-_CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
+_CODES = {"bold": "1", "red": "31", "green": "32", "yellow": "33"}
 
 
 def paint(
     text: str,
-    colour: str,  # bold, dim, red, green or yellow
-    stream: TextIO | None = None,  # where it will be written; default: standard output
+    colour: str,  # bold, red, green or yellow
 ) -> str:
-    """Return the text in colour, unchanged if the stream should have none."""
-    return f"\033[{_CODES[colour]}m{text}\033[0m" if wants_colour(stream) else text
+    """Return the text in colour, unchanged if colour is not wanted."""
+    return f"\033[{_CODES[colour]}m{text}\033[0m" if wants_colour() else text
 
 
 def verdict(ok: bool) -> str:
