@@ -17,7 +17,7 @@ from mlops_pkg.modelling.sections import Step
 from mlops_pkg.pipeline.params import Features
 from mlops_pkg.portable.persistence import dump_model, load_model
 
-NAMES = [name for names in features.TRANSFORMERS.values() for name in names]
+NAMES = list(features.MODULES)
 
 
 def make_features(*steps: dict[str, Any]) -> Features:

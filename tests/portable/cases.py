@@ -18,7 +18,7 @@ from sklearn import ensemble, linear_model, preprocessing
 from sklearn.pipeline import Pipeline
 
 from mlops_pkg.portable.export import REFUSALS, export, feeds, graph_scores, pipeline_scores
-from mlops_pkg.portable.graph import INPUTS, Column, Graph, emit, finish, model, open_session, stacked, type_name
+from mlops_pkg.portable.graph import add_outputs, emit, new_graph, open_session, serialize, stack_columns, type_name
 from mlops_pkg.portable.transformers import RoundedCyclicalFeatures
 
 X = [f"x{place}" for place in range(1, 10)]  # numbers of very different size, some missing
@@ -507,13 +507,13 @@ def hard_rows(frame: pd.DataFrame, inputs: Mapping[str, str]) -> pd.DataFrame:
 
 def features_session(pipeline: Pipeline, inputs: Mapping[str, str]) -> InferenceSession:
     """The graph of the feature steps alone: margin holds their columns, answer is NaN for a row that is refused."""
-    g = Graph({name: Column(name, INPUTS[kind][0]) for name, kind in inputs.items()})
+    g = new_graph(inputs)
     for name, step in pipeline.steps[:-1]:
         emit(g, step, name)
-    columns = g.matrix or stacked(g, g.columns)
+    columns = g.matrix or stack_columns(g, g.columns)
     width = pipeline.steps[-1][1].n_features_in_
-    finish(g, columns, g.op("Cast", g.op("IsNaN", columns), to=TensorProto.DOUBLE), width)
-    return open_session(model(g, inputs, width))
+    add_outputs(g, columns, g.op("Cast", g.op("IsNaN", columns), to=TensorProto.DOUBLE), width)
+    return open_session(serialize(g, inputs))
 
 
 def ask_features(

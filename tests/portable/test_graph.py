@@ -12,25 +12,25 @@ from mlops_pkg.portable.graph import (
     Column,
     Graph,
     UnsupportedError,
+    add_outputs,
+    as_matrix,
     drop,
     emit,
     emits,
-    finish,
-    finite,
+    is_finite,
+    is_missing,
     look_up,
-    matrix,
-    missing,
-    model,
-    number,
+    new_graph,
     open_session,
     put,
     require,
     require_finite,
     require_present,
-    rounded,
-    stacked,
+    round_decimals,
+    serialize,
+    stack_columns,
     type_name,
-    where,
+    values_of,
 )
 
 INPUTS = {"wind": "number", "gust": "number", "carrier": "category", "at": "datetime"}
@@ -38,8 +38,7 @@ INPUTS = {"wind": "number", "gust": "number", "carrier": "category", "at": "date
 
 def make_graph() -> Graph:
     """Two numbers, a text and a time."""
-    kinds = {"wind": "number", "gust": "number", "carrier": "text", "at": "time"}
-    return Graph({name: Column(name, kind) for name, kind in kinds.items()})  # type: ignore[arg-type]
+    return new_graph(INPUTS)
 
 
 def answers(g: Graph, tensor: str, width: int = 1, **columns: list[Any]) -> np.ndarray[Any, Any]:
@@ -47,9 +46,9 @@ def answers(g: Graph, tensor: str, width: int = 1, **columns: list[Any]) -> np.n
     rows = len(next(iter(columns.values())))
     fill = {"wind": 0.0, "gust": 0.0, "carrier": "", "at": 0}
     kinds = {"wind": np.float64, "gust": np.float64, "carrier": object, "at": np.int64}
-    finish(g, tensor, tensor, width)
+    add_outputs(g, tensor, tensor, width)
     feeds = {name: np.array(columns.get(name, [fill[name]] * rows), dtype=kinds[name]) for name in INPUTS}
-    return np.asarray(open_session(model(g, INPUTS, width)).run(["margin"], feeds)[0])
+    return np.asarray(open_session(serialize(g, INPUTS)).run(["margin"], feeds)[0])
 
 
 def flags(g: Graph, condition: str) -> str:
@@ -117,22 +116,12 @@ def test_a_column_named_twice_is_dropped_once() -> None:
 @pytest.mark.parametrize("name", ["carrier", "at"])
 def test_text_and_times_are_no_numbers(name: str) -> None:
     with pytest.raises(UnsupportedError, match=f"column '{name}' holds te?i?[mx][et]t?, and a number is needed"):
-        number(make_graph(), name)
-
-
-def test_whole_numbers_become_doubles_once() -> None:
-    g = make_graph()
-    put(g, "at", "at", "integer")
-
-    first, second = number(g, "at"), number(g, "at")
-
-    assert first == second
-    assert answers(g, first, at=[3, -(2**53)]).tolist() == [3.0, -(2.0**53)]
+        values_of(make_graph(), name)
 
 
 def test_missing_is_nan_the_empty_text_and_no_time() -> None:
     g = make_graph()
-    found = [missing(g, name) for name in ("wind", "carrier", "at")]
+    found = [is_missing(g, name) for name in ("wind", "carrier", "at")]
     together = g.op("Concat", *(g.op("Unsqueeze", flags(g, one), g.constant([1])) for one in found), axis=1)
 
     gaps = {"wind": [np.nan, np.inf, 0.0], "carrier": ["", " ", "nan"], "at": [NO_TIME, 0, -1]}
@@ -145,7 +134,7 @@ def test_missing_is_nan_the_empty_text_and_no_time() -> None:
 def test_only_numbers_that_are_neither_missing_nor_infinite_are_finite() -> None:
     g = make_graph()
 
-    held = answers(g, flags(g, finite(g, "wind")), wind=[np.nan, np.inf, -np.inf, 1.7e308, 5e-324, -0.0])
+    held = answers(g, flags(g, is_finite(g, "wind")), wind=[np.nan, np.inf, -np.inf, 1.7e308, 5e-324, -0.0])
 
     assert held.tolist() == [0, 0, 0, 1, 1, 1]
 
@@ -154,8 +143,8 @@ def test_a_row_that_breaks_a_condition_is_nan_in_both_outputs() -> None:
     g = make_graph()
     require_present(g, ["carrier"])
     require_finite(g, ["wind"])
-    finish(g, "wind", "gust")
-    session = open_session(model(g, INPUTS))
+    add_outputs(g, "wind", "gust")
+    session = open_session(serialize(g, INPUTS))
 
     columns = {"wind": [1.0, np.inf, 2.0], "gust": [3.0, 4.0, 5.0], "carrier": ["UA", "UA", ""], "at": [0, 0, 0]}
     dtypes = {"carrier": object, "at": np.int64}
@@ -170,7 +159,7 @@ def test_a_refused_row_is_nan_for_every_class() -> None:
     g = make_graph()
     require_finite(g, ["wind"])
 
-    held = answers(g, stacked(g, ["wind", "gust"]), width=2, wind=[1.0, np.nan], gust=[2.0, 3.0])
+    held = answers(g, stack_columns(g, ["wind", "gust"]), width=2, wind=[1.0, np.nan], gust=[2.0, 3.0])
 
     assert np.array_equal(held, [[1.0, 2.0], [np.nan, np.nan]], equal_nan=True)
 
@@ -184,12 +173,13 @@ def test_a_condition_is_asked_once() -> None:
     assert g.conditions == ["same"]
 
 
-def test_where_replaces_only_where_the_condition_holds() -> None:
+def test_a_number_or_an_array_among_the_inputs_of_an_operation_is_a_constant() -> None:
     g = make_graph()
+    filled = g.op("Where", is_missing(g, "wind"), -1.0, "wind")
 
-    held = answers(g, where(g, missing(g, "wind"), -1.0, "wind"), wind=[np.nan, 2.0, -np.inf])
+    held = answers(g, g.op("Mul", filled, np.array([2.0])), wind=[np.nan, 2.0, -np.inf])
 
-    assert held.tolist() == [-1.0, 2.0, -np.inf]
+    assert held.tolist() == [-2.0, 4.0, -np.inf]
 
 
 def test_a_text_is_looked_up_as_it_is_written() -> None:
@@ -215,7 +205,7 @@ def test_columns_stand_side_by_side_in_the_order_in_which_they_are_named(rows: i
     g = make_graph()
     wind, gust = np.arange(rows) * 1.0, np.arange(rows) * -1.0
 
-    held = answers(g, stacked(g, ["gust", "wind"]), width=2, wind=list(wind), gust=list(gust))
+    held = answers(g, stack_columns(g, ["gust", "wind"]), width=2, wind=list(wind), gust=list(gust))
 
     assert held.shape == (rows, 2)
     assert np.array_equal(held, np.stack([gust, wind], axis=1))
@@ -224,10 +214,10 @@ def test_columns_stand_side_by_side_in_the_order_in_which_they_are_named(rows: i
 def test_the_matrix_is_made_once_and_takes_no_text() -> None:
     g = make_graph()
     with pytest.raises(UnsupportedError, match="column 'carrier' holds text"):
-        matrix(g)
+        as_matrix(g)
     drop(g, ["carrier", "at"])
 
-    assert matrix(g) == matrix(g)
+    assert as_matrix(g) == as_matrix(g)
 
 
 class Doubler:
@@ -249,7 +239,7 @@ def doubler(monkeypatch: pytest.MonkeyPatch) -> Doubler:
     @emits("toys.Doubler")
     def _(g: Graph, step: Any) -> None:
         for name in g.columns:
-            put(g, name, g.op("Mul", number(g, name), g.constant(2.0)))
+            put(g, name, g.op("Mul", values_of(g, name), g.constant(2.0)))
 
     yield Doubler()  # type: ignore[misc]
     EMITTERS.clear()
@@ -308,7 +298,7 @@ def test_the_answer_is_rounded_as_numpy_rounds() -> None:
     g = make_graph()
     values = np.r_[np.random.default_rng(0).random(2000), 0.5e-9, 1.5e-9, -2.5e-9, 1e300, -1e308, np.inf, np.nan]
 
-    held = answers(g, rounded(g, "wind", 9), wind=list(values))
+    held = answers(g, round_decimals(g, "wind", 9), wind=list(values))
 
     with np.errstate(over="ignore"):
         assert np.array_equal(held, np.round(values, 9), equal_nan=True)
@@ -317,36 +307,36 @@ def test_the_answer_is_rounded_as_numpy_rounds() -> None:
 @pytest.mark.parametrize("name", ["margin", "answer"])
 def test_a_column_may_not_have_the_name_of_an_output(name: str) -> None:
     g = make_graph()
-    finish(g, "wind", "gust")
+    add_outputs(g, "wind", "gust")
 
     with pytest.raises(UnsupportedError, match=f"column '{name}'.*rename the column"):
-        model(g, {**INPUTS, name: "number"})
+        serialize(g, {**INPUTS, name: "number"})
 
 
 @pytest.mark.parametrize("name", ["constant:0", "Mul:0", ""])
 def test_a_column_may_not_have_the_name_of_a_value_inside(name: str) -> None:
     g = make_graph()
-    finish(g, g.op("Mul", "wind", g.constant(2.0)), "gust")
+    add_outputs(g, g.op("Mul", "wind", g.constant(2.0)), "gust")
 
     with pytest.raises(UnsupportedError, match=f"column '{name}'.*rename the column"):
-        model(g, {**INPUTS, name: "number"})
+        serialize(g, {**INPUTS, name: "number"})
 
 
 @pytest.mark.parametrize("name", ["wind speed", "wind/é\n", "'", "x" * 300])
 def test_any_other_name_will_do(name: str) -> None:
     g = Graph({name: Column(name, "number")})
-    finish(g, name, name)
+    add_outputs(g, name, name)
 
-    session = open_session(model(g, {name: "number"}))
+    session = open_session(serialize(g, {name: "number"}))
 
     assert session.run(["answer"], {name: np.array([0.25])})[0].tolist() == [0.25]
 
 
 def test_a_file_says_what_it_needs_and_nothing_of_the_machine() -> None:
     g = make_graph()
-    finish(g, "wind", "gust")
+    add_outputs(g, "wind", "gust")
 
-    made = onnx.load_from_string(model(g, INPUTS))
+    made = onnx.load_from_string(serialize(g, INPUTS))
 
     assert {(opset.domain, opset.version) for opset in made.opset_import} == {("", 19), ("ai.onnx.ml", 5)}
     assert (made.ir_version, made.producer_name, made.producer_version) == (10, "mlops_pkg", "")
@@ -356,9 +346,9 @@ def test_a_file_says_what_it_needs_and_nothing_of_the_machine() -> None:
 
 def test_no_constant_is_left_over() -> None:
     g = make_graph()
-    finish(g, g.op("Mul", "wind", g.constant(1 + 1e-9)), "gust")
+    add_outputs(g, g.op("Mul", "wind", g.constant(1 + 1e-9)), "gust")
 
-    made = onnx.load_from_string(model(g, INPUTS))
+    made = onnx.load_from_string(serialize(g, INPUTS))
 
     taken = {name for node in made.graph.node for name in node.input}
     assert {constant.name for constant in made.graph.initializer} <= taken
@@ -377,7 +367,7 @@ def test_equal_graphs_are_equal_bytes() -> None:
     contents = set()
     for _ in range(2):
         g = make_graph()
-        finish(g, look_up(g, "carrier", {"UA": 1.0, "B6": 2.0}, 0.0), "gust")
-        contents.add(model(g, INPUTS))
+        add_outputs(g, look_up(g, "carrier", {"UA": 1.0, "B6": 2.0}, 0.0), "gust")
+        contents.add(serialize(g, INPUTS))
 
     assert len(contents) == 1
