@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MISSING', 'BOOLEANS', 'ISO', 'MAX_DISTINCT', 'HEAD', 'find_format', 'read_batches', 'find_time_format', 'find_kind',
-           'ColumnProfile', 'add_values', 'Profile', 'profile']
+           'ColumnProfile', 'add_values', 'Profile', 'read_profile']
 
 # %% ../../nbs/authoring/62_profile.ipynb #imports
 import csv
@@ -50,7 +50,7 @@ BOOLEANS = (("False", "True"), ("false", "true"), ("FALSE", "TRUE"))
 
 
 def find_format(path: Path) -> FileFormat:
-    """Return how a table is written, from its first megabytes; raise `UserError` if it is not a table."""
+    """Return how a table is file_format, from its first megabytes; raise `UserError` if it is not a table."""
     if path.suffix == ".parquet":
         return FileFormat()
     with _user_errors(path), path.open("rb") as file, decompress(file, path.suffix) as stream:
@@ -94,26 +94,26 @@ def _check_names(names: list[str], path: Path) -> None:
         raise UserError(f"{path}: one column; a table needs a target and columns to predict it from")
 
 # %% ../../nbs/authoring/62_profile.ipynb #csv-batches
-def read_batches(path: Path, written: FileFormat) -> Iterator[pa.Table]:
+def read_batches(path: Path, file_format: FileFormat) -> Iterator[pa.Table]:
     """Yield the table as tables of text, with null for missing values; raise `UserError` if it is not a table."""
     with _user_errors(path):
         if path.suffix == ".parquet":
             parquet = pyarrow.parquet.ParquetFile(path)
             _check_names(parquet.schema_arrow.names, path)
             for batch in parquet.iter_batches(65_536):
-                yield as_text(pa.Table.from_batches([batch]), written.booleans)
+                yield as_text(pa.Table.from_batches([batch]), file_format.booleans)
             return
         options = {
-            "read_options": pyarrow.csv.ReadOptions(block_size=1 << 23, encoding=written.encoding),
-            "parse_options": pyarrow.csv.ParseOptions(delimiter=written.separator),
+            "read_options": pyarrow.csv.ReadOptions(block_size=1 << 23, encoding=file_format.encoding),
+            "parse_options": pyarrow.csv.ParseOptions(delimiter=file_format.separator),
         }
         with path.open("rb") as file, decompress(file, path.suffix) as stream:
-            header = stream.readline().decode(written.encoding).lstrip("\ufeff")
-        names = next(csv.reader([header], delimiter=written.separator))
+            header = stream.readline().decode(file_format.encoding).lstrip("\ufeff")
+        names = next(csv.reader([header], delimiter=file_format.separator))
         _check_names(names, path)
         convert = pyarrow.csv.ConvertOptions(
             column_types=dict.fromkeys(names, pa.string()),
-            null_values=[*written.missing, ""],
+            null_values=[*file_format.missing, ""],
             strings_can_be_null=True,
         )
         with path.open("rb") as file, decompress(file, path.suffix) as stream:
@@ -242,7 +242,7 @@ HEAD = 50_000  # rows that are kept, to compare columns with each other
 
 @dataclass
 class Profile:
-    """The profile of a table."""
+    """The profile of a table, made by `read_profile`."""
 
     path: Path
     file_format: FileFormat
@@ -255,28 +255,28 @@ class Profile:
         return next(iter(self.columns.values())).rows
 
 # %% ../../nbs/authoring/62_profile.ipynb #profile
-def profile(path: Path, tell: Callable[[str], None], written: FileFormat | None = None) -> Profile:
+def read_profile(path: Path, tell: Callable[[str], None], file_format: FileFormat | None = None) -> Profile:
     """Return the profile of a table, read once in constant memory; raise `UserError` if the file is not a table.
 
-    `tell` is called with the progress. `written` is the format of the file, by default the one that it seems to have.
+    `tell` is called with the progress. Without a `file_format`, the one that the file seems to have is used.
     """
-    written, columns, heads, rows = written or find_format(path), dict[str, ColumnProfile](), [], 0
+    file_format, columns, heads, rows = file_format or find_format(path), dict[str, ColumnProfile](), [], 0
     try:
-        for batch in read_batches(path, written):
+        for batch in read_batches(path, file_format):
             for name in batch.column_names:
                 if name not in columns:
                     words = batch[name].slice(0, HEAD).drop_null().to_pylist()
-                    columns[name] = ColumnProfile(name, *find_kind(words, written.decimal))
-                add_values(columns[name], batch[name], written.decimal)
+                    columns[name] = ColumnProfile(name, *find_kind(words, file_format.decimal))
+                add_values(columns[name], batch[name], file_format.decimal)
             if rows < HEAD:
                 heads.append(batch.slice(0, HEAD - rows).to_pandas())
             rows += batch.num_rows
             tell(f"{path.name}: {rows:,} rows")
     except UserError as error:
-        if written.encoding == "utf-8" and "UTF8" in str(error):  # a byte that came after the first megabytes
-            return profile(path, tell, written.model_copy(update={"encoding": "latin-1"}))
+        if file_format.encoding == "utf-8" and "UTF8" in str(error):  # a byte that came after the first megabytes
+            return read_profile(path, tell, file_format.model_copy(update={"encoding": "latin-1"}))
         raise
     if not rows:
         raise UserError(f"{path}: the table has a header and no rows")
     times = {name: column.time for name, column in columns.items() if column.kind == "datetime" and column.time != ISO}
-    return Profile(path, written.model_copy(update={"times": times}), columns, pd.concat(heads, ignore_index=True))
+    return Profile(path, file_format.model_copy(update={"times": times}), columns, pd.concat(heads, ignore_index=True))

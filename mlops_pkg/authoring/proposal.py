@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['SHARES', 'POSITIVE', 'PERFECT', 'EXACT', 'PERIODS', 'FEW', 'find_task', 'check_target', 'explain_unusable',
-           'find_leak', 'find_combined_leak', 'Assessment', 'assess_columns', 'propose_bounds', 'TimeSplit',
-           'find_time_split', 'propose_steps', 'describe', 'Proposal', 'params_text', 'profile_table', 'propose']
+           'find_leak', 'find_combined_leak', 'Assessment', 'find_identifiers', 'assess_columns', 'propose_bounds',
+           'TimeSplit', 'find_time_split', 'propose_steps', 'describe', 'Proposal', 'params_text', 'format_profile',
+           'propose']
 
 # %% ../../nbs/authoring/63_proposal.ipynb #imports
 import math
@@ -23,7 +24,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from .profile import ColumnProfile, Profile, profile
+from .profile import ColumnProfile, Profile, read_profile
 from ..bundle.file_format import read_times
 from ..core.params import SPLITS, Data, FileFormat, UserError, nearest
 from ..core.sources import telling
@@ -53,23 +54,23 @@ def _count_values(column: ColumnProfile) -> str:
     return f"{column.distinct:,}{' or more' if column.limit_rows else ''} value{'s' * (column.distinct != 1)}"
 
 # %% ../../nbs/authoring/63_proposal.ipynb #check-target
-def check_target(found: Profile, target: str | None) -> str:
+def check_target(profile: Profile, target: str | None) -> str:
     """Return the target if the table has it and it can be predicted; else raise `UserError` with the candidates."""
-    tasks = {name: find_task(column)[0] for name, column in found.columns.items()}
+    tasks = {name: find_task(column)[0] for name, column in profile.columns.items()}
     if target is None:
         candidates = {name: f"{name} ({task})" for name, task in tasks.items() if task}
-        several = [text for name, text in candidates.items() if found.columns[name].unique_share < 0.99]
+        several = [text for name, text in candidates.items() if profile.columns[name].unique_share < 0.99]
         listed = ", ".join(several or candidates.values())
         hint = f"candidates: {listed}" if listed else "no column is a number, or has two values"
-        raise UserError(f"{found.path}: say with --target which column is to be predicted; {hint}")
+        raise UserError(f"{profile.path}: say with --target which column is to be predicted; {hint}")
     if target not in tasks:
-        raise UserError(f"{found.path}: there is no column '{target}' to predict; {nearest(target, tasks)}")
+        raise UserError(f"{profile.path}: there is no column '{target}' to predict; {nearest(target, tasks)}")
     if not tasks[target]:
-        column = found.columns[target]
+        column = profile.columns[target]
         values = f"it is a {column.kind}, with {_count_values(column)} in {column.known:,} rows"
         reason = "it is a time" if column.kind == "datetime" else values
         raise UserError(
-            f"{found.path}: '{target}' cannot be predicted: {reason}; take a number, or a column of two values"
+            f"{profile.path}: '{target}' cannot be predicted: {reason}; take a number, or a column of two values"
         )
     return target
 
@@ -181,21 +182,27 @@ class Assessment:
         """Return its kind in params.yaml."""
         return "category" if self.column.kind == "text" else self.column.kind
 
+
+def find_identifiers(assessments: dict[str, Assessment]) -> list[ColumnProfile]:
+    """Return the columns that name rows, or groups of rows, and have no missing values."""
+    named = (item.column for item in assessments.values() if item.reason.startswith("an identifier"))
+    return [column for column in named if not column.missing]
+
 # %% ../../nbs/authoring/63_proposal.ipynb #leaks-together
-def _first_values(found: Profile, name: str) -> pd.Series:
+def _first_values(profile: Profile, name: str) -> pd.Series:
     """Return the first values of a column: numbers, times as seconds, or texts."""
-    words, kind = found.head[name].astype("str"), found.columns[name].kind
+    words, kind = profile.head[name].astype("str"), profile.columns[name].kind
     if kind == "number":
-        return pd.to_numeric(words.str.replace(found.file_format.decimal, ".", regex=False), errors="coerce")
+        return pd.to_numeric(words.str.replace(profile.file_format.decimal, ".", regex=False), errors="coerce")
     if kind == "datetime":
-        times = pd.Series(read_times(words.fillna("").tolist(), found.file_format.times.get(name))[0])
+        times = pd.Series(read_times(words.fillna("").tolist(), profile.file_format.times.get(name))[0])
         return (times - pd.Timestamp("1970-01-01")).dt.total_seconds()
     return words
 
 
-def _combined_leaks(found: Profile, names: list[str], y: pd.Series) -> dict[str, Assessment]:
+def _combined_leaks(profile: Profile, names: list[str], y: pd.Series) -> dict[str, Assessment]:
     """Return the assessments of numeric columns that together give the target."""
-    rest, leaks = pd.DataFrame({name: _first_values(found, name) for name in names}), dict[str, Assessment]()
+    rest, leaks = pd.DataFrame({name: _first_values(profile, name) for name in names}), dict[str, Assessment]()
     while len(rest.columns) > 1:
         together, how = find_combined_leak(rest, y)
         if not together:
@@ -203,25 +210,25 @@ def _combined_leaks(found: Profile, names: list[str], y: pd.Series) -> dict[str,
         for name in together:
             others = " and ".join(other for other in together if other != name)
             reason = f"{how} of it and {others} is the target: is it known before the target?"
-            leaks[name] = Assessment(found.columns[name], "known later", reason)
+            leaks[name] = Assessment(profile.columns[name], "known later", reason)
         rest = rest.drop(columns=together)
     return leaks
 
 # %% ../../nbs/authoring/63_proposal.ipynb #verdicts
-def assess_columns(found: Profile, target: str) -> dict[str, Assessment]:
+def assess_columns(profile: Profile, target: str) -> dict[str, Assessment]:
     """Return the proposed role of each column."""
-    task, options = find_task(found.columns[target])
-    y = _first_values(found, target)
+    task, options = find_task(profile.columns[target])
+    y = _first_values(profile, target)
     if options:
         positive = y == options["positive"] if "positive" in options else y > options["positive_above"]
         y = positive.astype("float64").where(y.notna())
     assessments = {}
-    copies = {found.columns[target].digest.hexdigest(): "the target"}
-    for name, column in found.columns.items():
+    copies = {profile.columns[target].digest.hexdigest(): "the target"}
+    for name, column in profile.columns.items():
         if name == target:
             assessments[name] = Assessment(column, "target", task)
             continue
-        values = _first_values(found, name)
+        values = _first_values(profile, name)
         missing = pd.Series(values.isna().map({True: "missing", False: "known"}), dtype="str")
         if reason := explain_unusable(column, copies):
             assessments[name] = Assessment(column, "left out", reason)
@@ -231,8 +238,8 @@ def assess_columns(found: Profile, target: str) -> dict[str, Assessment]:
             assessments[name] = Assessment(column, "column")
         copies.setdefault(column.digest.hexdigest(), name)
     if task == "regression":
-        numbers = [name for name, one in assessments.items() if one.role == "column" and one.kind == "number"]
-        assessments |= _combined_leaks(found, numbers, y)
+        numbers = [name for name, item in assessments.items() if item.role == "column" and item.kind == "number"]
+        assessments |= _combined_leaks(profile, numbers, y)
     return assessments
 
 # %% ../../nbs/authoring/63_proposal.ipynb #bounds-of
@@ -247,7 +254,7 @@ def propose_bounds(column: ColumnProfile) -> tuple[float, float]:
 
 
 def _shorten(value: float) -> float:
-    """Return an integer where the value is one."""
+    """Return an integer if the value is whole."""
     return int(value) if abs(value) < 1e15 and value == int(value) else value
 
 # %% ../../nbs/authoring/63_proposal.ipynb #in-time
@@ -264,18 +271,18 @@ class TimeSplit(NamedTuple):
 
 def _period_counts(assessments: dict[str, Assessment]) -> Iterator[tuple[str, str, Counter[int]]]:
     """Yield each column that may give the time, the period, and the rows of each period; times first."""
-    for name, one in sorted(assessments.items(), key=lambda item: item[1].kind != "datetime"):
-        column = one.column
-        if column.missing or column.invalid or one.role not in ("column", "left out"):
+    for name, assessment in sorted(assessments.items(), key=lambda item: item[1].kind != "datetime"):
+        column = assessment.column
+        if column.missing or column.invalid or assessment.role not in ("column", "left out"):
             continue
-        is_year = one.kind == "number" and column.whole and re.fullmatch(r"(\w+_)?(year|season)", name)
-        if one.kind == "datetime":
+        is_year = assessment.kind == "number" and column.whole and re.fullmatch(r"(\w+_)?(year|season)", name)
+        if assessment.kind == "datetime":
             for period, pattern in PERIODS.items():
                 counts = Counter[int]()
                 for day, rows in column.days.items():
                     counts[int(day.strftime(pattern))] += rows
                 yield name, period, counts
-        elif is_year and one.role == "column" and not column.limit_rows:
+        elif is_year and assessment.role == "column" and not column.limit_rows:
             yield name, "", Counter({int(float(word)): rows for word, rows in column.counts.items()})
 
 # %% ../../nbs/authoring/63_proposal.ipynb #time-split
@@ -379,7 +386,7 @@ def describe(column: ColumnProfile) -> str:
 class Proposal:
     """What is proposed for a table."""
 
-    found: Profile
+    profile: Profile
     assessments: dict[str, Assessment]
     target: str
     time_split: TimeSplit | None
@@ -394,41 +401,40 @@ class Proposal:
     @property
     def columns(self) -> dict[str, ColumnProfile]:
         """Return the columns that the model sees; raise `UserError` if there are none."""
-        seen = {name: one.column for name, one in self.assessments.items() if one.role == "column"}
+        seen = {name: item.column for name, item in self.assessments.items() if item.role == "column"}
         seen.pop(self.split_by, None)
         if not seen:
-            raise UserError(f"{self.found.path}: no column is left to predict '{self.target}' from; the table says why")
+            raise UserError(
+                f"{self.profile.path}: no column is left to predict '{self.target}' from; the table says why"
+            )
         return seen
 
     @property
     def together(self) -> str:
         """Return the column whose rows stay in one split, or an empty string."""
-        return next((one.name for one in self._identifiers if one.unique_share < 0.9 and one.distinct >= 20), "")
+        columns = find_identifiers(self.assessments)
+        return next((one.name for one in columns if one.unique_share < 0.9 and one.distinct >= 20), "")
 
     @property
     def key(self) -> str:
         """Return the column that identifies each row, or an empty string."""
-        return next((one.name for one in self._identifiers if len(one.counts) == one.rows), "")
-
-    @property
-    def _identifiers(self) -> list[ColumnProfile]:
-        named = (one.column for one in self.assessments.values() if one.reason.startswith("an identifier"))
-        return [column for column in named if not column.missing]
+        columns = find_identifiers(self.assessments)
+        return next((column.name for column in columns if len(column.counts) == column.rows), "")
 
 # %% ../../nbs/authoring/63_proposal.ipynb #params-text
 def _column_lines(proposal: Proposal) -> list[str]:
     """Return an entry for each column that the model sees, and a comment for each that it does not."""
     lines = []
-    for name, one in proposal.assessments.items():
-        if one.role == "column" and name != proposal.split_by:
-            entry: dict[str, Any] = {"kind": one.kind}
-            if one.kind == "number":
-                entry["minimum"], entry["maximum"] = propose_bounds(one.column)
-            if not one.column.missing:
+    for name, assessment in proposal.assessments.items():
+        if assessment.role == "column" and name != proposal.split_by:
+            entry: dict[str, Any] = {"kind": assessment.kind}
+            if assessment.kind == "number":
+                entry["minimum"], entry["maximum"] = propose_bounds(assessment.column)
+            if not assessment.column.missing:
                 entry["nullable"] = False
-            lines.append(f"    {_entry(name, entry)}  # {describe(one.column)}")
-        elif one.role == "left out":
-            lines.append(f"    # {name}: left out, {_one_line(one.reason)}")
+            lines.append(f"    {_entry(name, entry)}  # {describe(assessment.column)}")
+        elif assessment.role == "left out":
+            lines.append(f"    # {name}: left out, {_one_line(assessment.reason)}")
     return lines
 
 
@@ -448,7 +454,7 @@ def _split_lines(proposal: Proposal) -> list[str]:
 def _file_format(proposal: Proposal) -> dict[str, Any]:
     """Return the words for missing values, and what else differs from plain csv."""
     needed = {*proposal.columns, *(proposal.time_split or ())[:1]}
-    written, plain = proposal.found.file_format.model_dump(mode="json"), FileFormat().model_dump(mode="json")
+    written, plain = proposal.profile.file_format.model_dump(mode="json"), FileFormat().model_dump(mode="json")
     times = {name: pattern for name, pattern in written.pop("times").items() if name in needed}
     different = {name: value for name, value in written.items() if name == "missing" or value != plain[name]}
     return different | ({"times": times} if times else {})
@@ -456,9 +462,9 @@ def _file_format(proposal: Proposal) -> dict[str, Any]:
 
 def _data_lines(proposal: Proposal) -> list[str]:
     """Return the section `data`."""
-    column = proposal.found.columns[proposal.target]
+    column = proposal.profile.columns[proposal.target]
     target = {"name": proposal.target, **find_task(column)[1]}
-    later = {name: one.reason for name, one in proposal.assessments.items() if one.role == "known later"}
+    later = {name: item.reason for name, item in proposal.assessments.items() if item.role == "known later"}
     return [
         "data:",
         f"  {_entry('source', {'folder': proposal.source})}  # where data/ comes from when no remote holds it",
@@ -475,8 +481,10 @@ def _data_lines(proposal: Proposal) -> list[str]:
 # %% ../../nbs/authoring/63_proposal.ipynb #judging
 def _last_sections(proposal: Proposal) -> dict[str, dict[str, Any]]:
     """Return the sections `train`, `evaluate` and `package`, by the size of the table."""
-    rows, name, target = proposal.found.rows, proposal.found.path.name.split(".")[0], proposal.target
-    slices = [name for name, one in proposal.columns.items() if one.kind == "text" and 2 <= one.distinct <= FEW][:3]
+    rows, name, target = proposal.profile.rows, proposal.profile.path.name.split(".")[0], proposal.target
+    slices = [
+        name for name, column in proposal.columns.items() if column.kind == "text" and 2 <= column.distinct <= FEW
+    ][:3]
     slug = re.sub(r"[^a-z0-9]+", "-", f"{name}-{target}".lower(), flags=re.ASCII)[:60].strip("-") or "model"
     return {
         "train": {
@@ -510,12 +518,12 @@ def _last_sections(proposal: Proposal) -> dict[str, dict[str, Any]]:
 # %% ../../nbs/authoring/63_proposal.ipynb #params-text-2
 def params_text(proposal: Proposal) -> str:
     """Return a complete and valid params.yaml, with the reasons as comments."""
-    rejects = max((one.invalid / (one.known or 1) for one in proposal.columns.values()), default=0)
+    rejects = max((column.invalid / (column.known or 1) for column in proposal.columns.values()), default=0)
     lines = [
-        f"# Proposed for {proposal.file}: {proposal.found.rows:,} rows, {len(proposal.assessments)} columns.",
+        f"# Proposed for {proposal.file}: {proposal.profile.rows:,} rows, {len(proposal.assessments)} columns.",
         "# Look at every line. Each key is described in core/params.py; a key that nobody reads is an error.",
         "",
-        f"task: {find_task(proposal.found.columns[proposal.target])[0]}",
+        f"task: {find_task(proposal.profile.columns[proposal.target])[0]}",
         "seed: 0",
         "",
         *_data_lines(proposal),
@@ -532,15 +540,15 @@ def params_text(proposal: Proposal) -> str:
     return text
 
 # %% ../../nbs/authoring/63_proposal.ipynb #profile-table
-def profile_table(found: Profile, assessments: dict[str, Assessment] | None = None) -> str:
+def format_profile(profile: Profile, assessments: dict[str, Assessment] | None = None) -> str:
     """Return a table of the columns, with the proposed roles if there is a target."""
     rows = []
-    for name, column in found.columns.items():
-        one = assessments[name] if assessments else Assessment(column, "")
+    for name, column in profile.columns.items():
+        assessment = assessments[name] if assessments else Assessment(column, "")
         distinct = f"{column.distinct:,}{'+' if column.limit_rows else ''}"
-        cells = (name, one.kind, _percent(column.missing, column.rows), distinct, _sample(column)[:50])
-        rows.append((*cells, one.role, _one_line(one.reason)[:70]))
-    title, written = f"{found.path.name}: {found.rows:,} rows, {len(found.columns)} columns", found.file_format
+        cells = (name, assessment.kind, _percent(column.missing, column.rows), distinct, _sample(column)[:50])
+        rows.append((*cells, assessment.role, _one_line(assessment.reason)[:70]))
+    title, written = f"{profile.path.name}: {profile.rows:,} rows, {len(profile.columns)} columns", profile.file_format
     if written.separator != ",":
         title += f"; separator {written.separator!r}"
     if written.encoding != "utf-8":
@@ -554,16 +562,16 @@ def propose(path: Path, target: str | None, root: Path) -> Proposal:
     Raises `UserError` if the file is not a table, or if the target is missing or cannot be predicted.
     """
     with telling() as tell:
-        found = profile(path, tell)
+        profile = read_profile(path, tell)
         try:
-            target = check_target(found, target)
+            target = check_target(profile, target)
         except UserError:
-            print(profile_table(found), file=sys.stderr)
+            print(format_profile(profile), file=sys.stderr)
             raise
-        tell(f"{path.name}: comparing {len(found.columns)} columns with the target")
-        assessments = assess_columns(found, target)
-    print(profile_table(found, assessments), file=sys.stderr)
+        tell(f"{path.name}: comparing {len(profile.columns)} columns with the target")
+        assessments = assess_columns(profile, target)
+    print(format_profile(profile, assessments), file=sys.stderr)
     file, source = path.name, Path(os.path.relpath(path.resolve().parent, root.resolve())).as_posix()
     if path.resolve().is_relative_to(data := (root / "data").resolve()):
         file, source = path.resolve().relative_to(data).as_posix(), f"../{path.name.split('.')[0]}"
-    return Proposal(found, assessments, target, find_time_split(assessments), file, source)
+    return Proposal(profile, assessments, target, find_time_split(assessments), file, source)

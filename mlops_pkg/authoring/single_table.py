@@ -26,7 +26,7 @@ def _quote(text: str) -> str:
 
 def _contract_code(proposal: Proposal) -> str:
     """Return the cell with the contract."""
-    column, split = proposal.found.columns[proposal.target], proposal.time_split
+    column, split = proposal.profile.columns[proposal.target], proposal.time_split
     others = {"OUTCOME": "text(nullable=True)"}  # the columns that the model does not see
     if column.kind == "number":
         low, high = propose_bounds(column)

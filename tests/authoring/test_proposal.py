@@ -1,4 +1,4 @@
-"""From one table to a valid params.yaml and an ingest notebook: each conclusion is right, each refusal one line."""
+"""A table gives a valid params.yaml and an ingest notebook: each conclusion is right, each refusal one line."""
 
 import gzip
 import json
@@ -12,23 +12,24 @@ import pandas as pd
 import pytest
 import yaml
 
-from mlops_pkg.authoring.profile import find_format, find_time_format, profile
+from mlops_pkg.authoring.profile import find_format, find_time_format, read_profile
 from mlops_pkg.authoring.proposal import Proposal, find_leak, params_text, propose, propose_bounds
 from mlops_pkg.authoring.single_table import ingest_notebook, write_proposal
 from mlops_pkg.core.params import load_params
 from mlops_pkg.pipeline.params import Params
-from tests.conftest import IDENTITY, PACKAGE, ROOT, STAGES, lay_out, said_by
+from tests.authoring.conftest import commit
+from tests.conftest import PACKAGE, ROOT, STAGES, lay_out, said_by
 
 REAL = ("airlines", "airports", "flights", "planes", "weather", "diabetes", "wine", "breast_cancer", "penguins")
 TARGETS = {"airports": "alt", "flights": "arr_delay", "planes": "seats", "weather": "temp", "penguins": "body_mass_g"}
 
 
 def silent(_: str) -> None:
-    """Nobody is told."""
+    """Ignore the progress."""
 
 
 def real_table(name: str, folder: Path) -> tuple[Path, str]:
-    """A real table in a folder, and what is to be predicted."""
+    """Return the path of a real table, and its target."""
     if name in ("diabetes", "wine", "breast_cancer"):
         datasets = pytest.importorskip("sklearn.datasets")
         frame = getattr(datasets, f"load_{name}")(as_frame=True).frame
@@ -47,13 +48,13 @@ def real_table(name: str, folder: Path) -> tuple[Path, str]:
 
 
 def write(folder: Path, text: str | bytes, name: str = "t.csv") -> Path:
-    """A file of this content."""
+    """Write a file and return its path."""
     (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     return folder / name
 
 
 def proposed(path: Path, target: str) -> tuple[Proposal, Params]:
-    """The proposal, and its params.yaml as the stages would read it."""
+    """Return the proposal, and its params.yaml as the stages would read it."""
     proposal = propose(path, target, path.parent)
     (path.parent / "params.yaml").write_text(params_text(proposal))
     return proposal, load_params(path.parent / "params.yaml", model=Params)
@@ -73,7 +74,7 @@ def test_what_is_proposed_for_a_real_table_is_valid_and_accounts_for_each_column
     text = params_text(proposal)
     params = Params.model_validate(yaml.safe_load(text))
     assert params.task == ("classification" if name == "breast_cancer" else "regression")
-    for column in proposal.found.columns:
+    for column in proposal.profile.columns:
         said = column in params.data.columns or column in params.data.known_later or f"# {column}: left out, " in text
         assert said + (column in (target, proposal.split_by)) == 1, column
     notebook = ingest_notebook(proposal, PACKAGE)
@@ -107,7 +108,7 @@ TABLE = """id,age,city,note,none,same,twin,sold,later,when
 
 
 def toy(rows: int = 300) -> str:
-    """A table in which every kind of conclusion has its column."""
+    """Return a table with a column for every kind of conclusion."""
     lines = [
         f"{n},{n * 37 % 83 + n % 2 / 2},{['Bath', 'Rye', ''][n * 7 % 3]},"
         f"house {n} has a garden and a view to the sea,,x,"
@@ -136,7 +137,7 @@ def test_each_conclusion_is_drawn_and_says_why(tmp_path: Path) -> None:
     steps = [step.use for step in params.features.steps]
     assert steps == ["DatetimeFeatures", "CategoricalImputer", "OneHotEncoder", "DropConstantFeatures"]
     assert proposal.key == "id"
-    assert proposal.found.file_format.times == {"when": "%d/%m/%Y"}
+    assert proposal.profile.file_format.times == {"when": "%d/%m/%Y"}
 
 
 def test_a_number_of_two_values_is_a_classification(tmp_path: Path) -> None:
@@ -166,7 +167,7 @@ def test_separators_and_encodings_are_recognised(separator: str, encoding: str, 
     rows = [("town", "price"), ("Zürich", "1.5"), ("Rye, or not" if separator != "," else "Rye", "2")]
     path = write(tmp_path, "\n".join(separator.join(row) for row in rows).encode(encoding))
 
-    found = profile(path, silent)
+    found = read_profile(path, silent)
 
     assert (found.file_format.separator, found.file_format.encoding) == (
         separator,
@@ -180,7 +181,7 @@ def test_separators_and_encodings_are_recognised(separator: str, encoding: str, 
 def test_a_byte_that_is_no_utf8_far_into_the_file_is_found(tmp_path: Path) -> None:
     path = write(tmp_path, b"town,price\n" + b"Rye,2\n" * 400_000 + "Zürich,3\n".encode("latin-1"))
 
-    found = profile(path, silent)
+    found = read_profile(path, silent)
 
     assert (found.file_format.encoding, found.rows, found.columns["price"].high) == ("latin-1", 400_001, 3)
 
@@ -191,7 +192,7 @@ def test_compressed_and_parquet_files_are_the_same_table(tmp_path: Path) -> None
         file.write(path.read_bytes())
     pd.read_csv(path, parse_dates=["day"]).to_parquet(tmp_path / "t.parquet")
 
-    tables = [profile(tmp_path / name, silent).columns for name in ("t.csv", "t.csv.gz", "t.parquet")]
+    tables = [read_profile(tmp_path / name, silent).columns for name in ("t.csv", "t.csv.gz", "t.parquet")]
 
     for columns in tables:
         told = {name: (seen.kind, seen.missing, seen.distinct, str(seen.low)) for name, seen in columns.items()}
@@ -224,7 +225,7 @@ def test_times_in_text_are_recognised(words: list[str], form: str) -> None:
 def test_words_for_what_is_missing_and_a_decimal_comma_are_recognised(tmp_path: Path) -> None:
     path = write(tmp_path, "a;b\n" + "1,5;x\n?;y\nn/a;?\n2,25;x\n" * 20)
 
-    found = profile(path, silent)
+    found = read_profile(path, silent)
 
     assert found.file_format.decimal == ","
     assert set(found.file_format.missing) == {"NA", "?", "n/a"}
@@ -235,7 +236,7 @@ def test_words_for_what_is_missing_and_a_decimal_comma_are_recognised(tmp_path: 
 
 
 def test_bounds_have_room_and_keep_their_sign(tmp_path: Path) -> None:
-    columns = profile(write(tmp_path, "a,b,c\n0,-5,7\n40,10,7\n"), silent).columns
+    columns = read_profile(write(tmp_path, "a,b,c\n0,-5,7\n40,10,7\n"), silent).columns
 
     assert {name: propose_bounds(one) for name, one in columns.items()} == {
         "a": (0, 60),
@@ -347,7 +348,7 @@ def test_names_that_yaml_takes_for_something_else_stay_names(tmp_path: Path) -> 
 
 
 def lay_out_for(path: Path, target: str, root: Path) -> Path:
-    """A project whose params.yaml and ingest are what is proposed for this table in its data/."""
+    """Make a project with this table in data/, and the params.yaml and ingest that are proposed for it."""
     from mlops_pkg.proof.sync import fresh_export
 
     lay_out(root)
@@ -357,12 +358,7 @@ def lay_out_for(path: Path, target: str, root: Path) -> Path:
     (root / "nbs" / "pipeline").mkdir(parents=True)
     shutil.copy(ROOT / "nbs" / "pipeline" / "20_ingest.ipynb", root / "nbs" / "pipeline")
     shutil.copy(ROOT / "settings.ini", root)
-    for command in (
-        ["init", "--quiet"],
-        ["add", "params.yaml", "nbs"],
-        [*IDENTITY, "commit", "--quiet", "-m", "A start"],
-    ):
-        subprocess.run(["git", *command], cwd=root, check=True)
+    commit(root, "params.yaml", "nbs")
     write_proposal(propose(root / "data" / path.name, target, root), root)
     fresh = root / "fresh"
     fresh.mkdir()
@@ -411,14 +407,12 @@ def test_what_git_does_not_hold_is_not_written_over(tmp_path: Path) -> None:
     proposal = propose(write(tmp_path, toy()), "sold", tmp_path)
 
     assert said_by(lambda: write_proposal(proposal, tmp_path)).startswith("params.yaml: the project is not under git, ")
-    for command in (["init", "--quiet"], ["add", "nbs"], [*IDENTITY, "commit", "--quiet", "-m", "A start"]):
-        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    commit(tmp_path, "nbs")
     assert said_by(lambda: write_proposal(proposal, tmp_path)).startswith(
         "params.yaml: it has changes that are not committed; "
     )
     assert (params.read_text(), notebook.read_text()) == ("task: mine", "{}")
-    subprocess.run(["git", "add", "."], cwd=tmp_path, check=True)
-    subprocess.run(["git", *IDENTITY, "commit", "--quiet", "-m", "All"], cwd=tmp_path, check=True)
+    commit(tmp_path)
     assert write_proposal(proposal, tmp_path) == ["params.yaml", "nbs/pipeline/20_ingest.ipynb"]
     assert said_by(lambda: write_proposal(proposal, tmp_path)).endswith("`git restore nbs/pipeline/20_ingest.ipynb`")
 
