@@ -1,4 +1,4 @@
-"""What a new project is made of: the same bytes whoever makes it, and no more files than its owner needs."""
+"""A new project has the same bytes whoever makes it, and no more files than its owner needs."""
 
 import io
 import json
@@ -19,7 +19,7 @@ ANSWERS = {"title": "House prices", "package": "house_prices", "author": "Ada", 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new project from the flights."""
+    """Make a new project from the flights."""
     root = tmp_path_factory.mktemp("made") / "project"
     new_project(root, {**ANSWERS, "start": "flights"}, ask=False)
     return root.resolve()

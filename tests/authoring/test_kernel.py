@@ -1,4 +1,4 @@
-"""What a data scientist sees under a cell when something is wrong: one line, in a real kernel."""
+"""An error is one line under its cell, in a real kernel."""
 
 import shutil
 from pathlib import Path
@@ -17,7 +17,7 @@ MISSPELT = 'from mlops_pkg.core.params import load_params\nload_params(workspace
 
 
 def shown(folder: Path, *cells: str) -> list[Any]:
-    """What a kernel in this folder shows as the error of each cell; None for a cell that is well."""
+    """Return the traceback that a kernel in this folder shows for each cell, or None."""
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in cells])
     client = NotebookClient(notebook, kernel_name="python3", allow_errors=True, timeout=60)
     client.execute(cwd=str(folder))
@@ -27,7 +27,7 @@ def shown(folder: Path, *cells: str) -> list[Any]:
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Path:
-    """A project without outputs, whose package is `shed`."""
+    """Make a project without outputs, whose package is `shed`."""
     shutil.copy(ROOT / "params.yaml", tmp_path)
     (tmp_path / "settings.ini").write_text("[DEFAULT]\nlib_name = shed\n")
     (tmp_path / "shed" / "pipeline").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Notebooks run in place: what they show is made anew, and nothing else of them changes."""
+"""Notebooks run in place: their outputs are stored, and nothing else in them changes."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ KERNEL = {"kernelspec": {"display_name": "python3", "language": "python", "name"
 
 
 def write(path: Path, *sources: str, **more: Any) -> Path:
-    """A notebook of code cells; the first is tagged."""
+    """Write a notebook of code cells; the first is tagged."""
     cells: list[dict[str, Any]] = [
         {
             "cell_type": "code",
@@ -33,7 +33,7 @@ def write(path: Path, *sources: str, **more: Any) -> Path:
 
 
 def shown(path: Path) -> list[str]:
-    """The text that each cell shows."""
+    """Return the text that each cell shows."""
     cells = read_json(path)["cells"]
     return [
         "".join("".join(out.get("text", out.get("data", {}).get("text/plain", ""))) for out in cell["outputs"])

@@ -35,15 +35,15 @@ from mlops_pkg.authoring.saving import (
 from mlops_pkg.core.params import UserError
 from mlops_pkg.project.files import notebooks, read_notebook
 from mlops_pkg.proof.sync import fresh_export
-from tests.authoring.conftest import edit, lines, sources_and_modules
-from tests.conftest import IDENTITY, ROOT
+from tests.authoring.conftest import commit, edit, lines, sources_and_modules
+from tests.conftest import ROOT
 
 NAME, MODULE = "nbs/core/00_rates.ipynb", "mlops_pkg/core/rates.py"
 
 
 @pytest.fixture
 def toy(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the toy project whose exports are known, as the current folder."""
+    """Copy the toy project with recorded exports, and make it the current folder."""
     root = Path(shutil.copytree(template, tmp_path / "toy"))
     monkeypatch.chdir(root)
     assert export_all(root) == ([], [])
@@ -51,7 +51,7 @@ def toy(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 def as_browser(path: Path) -> dict[str, Any]:
-    """A notebook as JupyterLab sends it to be saved: texts in one piece, counts and its own metadata in it."""
+    """Return a notebook as JupyterLab sends it: joined texts, execution counts and its own metadata."""
     import nbformat
 
     sent: dict[str, Any] = json.loads(json.dumps(nbformat.read(path, as_version=4)))
@@ -272,16 +272,11 @@ def test_an_edit_of_a_module_is_never_written_over(toy: Path) -> None:
 
 
 def test_what_git_brought_is_no_edit(toy: Path) -> None:
-    def git(*words: str) -> None:
-        subprocess.run(["git", *IDENTITY, *words], cwd=toy, check=True, capture_output=True)
-
-    git("init", "--quiet", "--initial-branch", "main")
-    git("add", "nbs", "mlops_pkg")
-    git("commit", "--quiet", "--message", "One")
+    commit(toy, "nbs", "mlops_pkg")
     edit(toy / NAME, "RATE = 0.1", "RATE = 0.2")
     shutil.copytree(toy / ".venv", toy / "former")
     process_saved(toy, toy / NAME)
-    git("commit", "--quiet", "--all", "--message", "Two, as a colleague exported it")
+    commit(toy, "nbs", "mlops_pkg")  # as a colleague exported it
     shutil.rmtree(toy / ".venv")
     (toy / "former").rename(toy / ".venv")  # the record of this clone is from before the pull
 
@@ -382,7 +377,7 @@ def test_saves_at_once_leave_no_torn_module(toy: Path) -> None:
 
 
 def calm() -> dict[str, str]:
-    """An environment in which this package is found from any folder."""
+    """Return an environment in which this package can be imported from any folder."""
     return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
@@ -461,7 +456,7 @@ def test_the_watch_exports_each_change_tells_a_broken_cell_and_ends_quietly(
 
 @pytest.fixture
 def server(toy: Path) -> Iterator[dict[str, Any]]:
-    """What answers as a running JupyterLab does; `sessions` is its answer."""
+    """Run a server that responds with `sessions`, as JupyterLab does."""
     state: dict[str, Any] = {"sessions": []}
 
     class Answer(BaseHTTPRequestHandler):

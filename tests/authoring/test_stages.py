@@ -24,19 +24,15 @@ from mlops_pkg.core.workspace import Workspace, read_json, read_table
 from mlops_pkg.project.files import declared_outputs
 from mlops_pkg.proof.parity import compare_output
 from mlops_pkg.proof.sync import fresh_export
-from tests.conftest import IDENTITY, ROOT, contents, said_by
+from tests.authoring.conftest import commit
+from tests.conftest import ROOT, contents, said_by
 
 TEXTS = ("README.md", "dvc.yaml", "params.yaml")
 SIDES = ("nbs", "shed", "tests")
 
 
-def git(root: Path, *words: str) -> str:
-    done = subprocess.run(["git", *IDENTITY, *words], cwd=root, capture_output=True, text=True, check=True)
-    return done.stdout
-
-
 def run(root: Path, *words: str) -> str:
-    """What a command of the library says in the project, in a process of its own; it must end well."""
+    """Run a module in the project, in a process of its own, and return its output; it must succeed."""
     command = [sys.executable, "-m", *words]
     done = subprocess.run(command, cwd=root / "nbs", capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -44,7 +40,7 @@ def run(root: Path, *words: str) -> str:
 
 
 def findings(root: Path) -> list[str]:
-    """What sync finds."""
+    """Return the findings of `sync`."""
     subprocess.run([sys.executable, "-m", "mlops_pkg", "sync"], cwd=root, capture_output=True, check=False)
     checks = read_json(root / "reports" / "sync.json")["checks"]
     return [f"{check['check']}: {text}" for check in checks for text in check["findings"]]
@@ -52,7 +48,7 @@ def findings(root: Path) -> list[str]:
 
 @pytest.fixture(scope="session")
 def shed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project whose package is `shed`, built on the sample, with the library installed beside it."""
+    """Make a project whose package is `shed`, built on the sample, with the library installed beside it."""
     root = Path(shutil.copytree(built, tmp_path_factory.mktemp("shed") / "project")).resolve()
     shutil.rmtree(root / "mlops_pkg")
     for name in ("README.md", "pyproject.toml", ".gitignore"):
@@ -71,15 +67,13 @@ def shed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(fresh / "shed", root / "shed")
     shutil.copytree(fresh / "nbs", root / "nbs", dirs_exist_ok=True)
     (root / "tests").mkdir()
-    git(root, "init", "--quiet")
-    git(root, "add", "--all")
-    git(root, "commit", "--quiet", "--message", "Begin")
+    commit(root)
     return root
 
 
 @pytest.fixture
 def stages(shed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of that project, to be changed; nbdev takes the settings of the current folder."""
+    """Copy that project, and make it the current folder, from which nbdev reads the settings."""
     root = Path(shutil.copytree(shed, tmp_path / "project")).resolve()
     monkeypatch.chdir(root)
     return root

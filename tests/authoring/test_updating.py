@@ -1,9 +1,8 @@
-"""The way back: an edit of a module goes into its cells, or nothing is changed."""
+"""An edit of a module goes back into its cells, or nothing is changed."""
 
 import json
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,8 @@ from mlops_pkg.authoring.saving import clean_content, export_all, make_module, p
 from mlops_pkg.authoring.updating import find_exporters, make_imports_absolute, split_module, update
 from mlops_pkg.core.params import UserError
 from mlops_pkg.project.files import notebooks, read_notebook, source
-from tests.authoring.conftest import edit, lines, sources_and_modules
-from tests.conftest import IDENTITY, ROOT
+from tests.authoring.conftest import commit, edit, lines, sources_and_modules
+from tests.conftest import ROOT
 from tests.proof.conftest import notebook
 
 NAME, MODULE = "nbs/pipeline/25_prices.ipynb", "mlops_pkg/pipeline/prices.py"
@@ -35,7 +34,7 @@ CELLS = (
 
 @pytest.fixture
 def toy(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the toy project with one notebook more, whose exports are known."""
+    """Copy the toy project, with one more notebook and recorded exports."""
     root = Path(shutil.copytree(template, tmp_path / "toy"))
     text = json.loads(notebook(*CELLS))
     text["cells"][6]["outputs"] = [{"name": "stdout", "output_type": "stream", "text": ["110\n"]}]
@@ -237,17 +236,12 @@ def test_an_unknown_module_is_named_with_the_nearest(toy: Path) -> None:
 
 
 def test_a_fresh_clone_knows_the_last_export_from_its_commit(toy: Path) -> None:
-    def git(*words: str) -> None:
-        subprocess.run(["git", *IDENTITY, *words], cwd=toy, check=True, capture_output=True)
-
     shutil.rmtree(toy / ".venv")
     edit(toy / MODULE, "return 2 * cost", "return cost + cost")
     with pytest.raises(UserError, match="no export of it is known"):
         update(toy)
     edit(toy / MODULE, "return cost + cost", "return 2 * cost")
-    git("init", "--quiet", "--initial-branch", "main")
-    git("add", "nbs", "mlops_pkg")
-    git("commit", "--quiet", "--message", "One")
+    commit(toy, "nbs", "mlops_pkg")
 
     edit(toy / MODULE, "return 2 * cost", "return cost + cost")
     assert update(toy) == [f"{NAME}: took the edits of step-5 from {MODULE}"]
