@@ -47,10 +47,7 @@ DAMAGED = (ArchiveError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError,
 
 
 def decompress(file: IO[bytes], suffix: str) -> IO[bytes]:
-    """Return the decompressed stream of a .gz, .bz2, .xz or .zip file, and that of any other suffix as it is.
-
-    Raises `ArchiveError` for a .zip that does not hold exactly one file.
-    """
+    """Return the stream decompressed as its suffix says; raise `ArchiveError` unless a .zip holds exactly one file."""
     if suffix == ".zip":
         archive = zipfile.ZipFile(file)
         names = archive.namelist()

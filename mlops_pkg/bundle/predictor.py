@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .manifest import MODEL, SIGNATURE, Bundle, BundleError, read_bundle
-from .records import Inputs, Reject, read
+from .records import Reject, read
 from .signature import Signature
 
 if TYPE_CHECKING:
@@ -91,20 +91,16 @@ class Predictor:
 
         Columns are a mapping, a frame of pandas or a table of pyarrow. Raises `RecordsError` for any other data.
         """
-        answers, rejects = [np.empty(0)], []
+        answers: list[npt.NDArray[np.float64]] = [np.empty(0)]
+        rejects: list[Reject] = []
         for inputs in read(data, self.signature, CHUNK):
-            answer, found = self._run(inputs)
+            answer = self._session.run(["answer"], inputs.feeds)[0]
+            answered = np.isfinite(answer) & inputs.accepted
+            answer[~answered] = np.nan
+            silent = np.flatnonzero(inputs.accepted & ~answered) + inputs.first
+            found = [Reject(row, "", "", "the model has no answer to this record") for row in silent.tolist()]
+            rejects += sorted(inputs.rejects + found, key=lambda reject: reject.record)
             answers.append(answer)
-            rejects += found
         answer, threshold = np.concatenate(answers), self.signature.threshold
         labels = None if threshold is None else np.where(np.isnan(answer), -1, answer >= threshold).astype(np.int8)
         return Answers(answer, labels, tuple(rejects))
-
-    def _run(self, inputs: Inputs) -> tuple[npt.NDArray[np.float64], list[Reject]]:
-        """Return one prediction a record, NaN for a rejected one, and all rejects."""
-        answer = self._session.run(["answer"], inputs.feeds)[0]
-        answered = np.isfinite(answer) & inputs.accepted
-        answer[~answered] = np.nan
-        silent = np.flatnonzero(inputs.accepted & ~answered) + inputs.first
-        rejects = [Reject(row, "", "", "the model has no answer to this record") for row in silent.tolist()]
-        return answer, sorted(inputs.rejects + rejects, key=lambda reject: reject.record)

@@ -365,10 +365,7 @@ def take_columns(data: Any, signature: Signature) -> tuple[dict[str, Any], int]:
 
 # %% ../../nbs/bundle/12_records.ipynb #read
 def read(data: Any, signature: Signature, most: int) -> Iterator[Inputs]:
-    """Yield a sequence of records, or columns by name, as the graph takes them, at most `most` rows at a time.
-
-    Raises `RecordsError` for any other data.
-    """
+    """Yield records, or columns by name, as the graph takes them, at most `most` rows at a time."""
     if isinstance(data, Sequence) and not isinstance(data, (str, bytes)):
         records = data if isinstance(data, list) else list(data)
         for first in range(0, len(records), most):

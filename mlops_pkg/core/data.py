@@ -18,10 +18,7 @@ from .params import UserError, read_yaml
 
 # %% ../../nbs/core/03_data.ipynb #listing
 def listing(folder: Path, ignored: Iterable[str] = ()) -> list[dict[str, str]]:
-    """Return the MD5 and the relative path of every file, sorted by path, as DVC lists a folder.
-
-    A path with a part that matches one of the patterns `ignored` is left out.
-    """
+    """Return the MD5 and the path of every file as DVC lists a folder, without names that match a pattern `ignored`."""
     paths = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
     kept = {name.as_posix(): path for name, path in paths.items() if not _is_ignored(name, ignored)}
     return [{"md5": md5(path), "relpath": name} for name, path in sorted(kept.items())]
@@ -68,10 +65,7 @@ def _recorded(root: Path, package: str | None) -> dict[str, str]:
 
 
 def find_wrong_file(folder: Path, root: Path, package: str | None = None) -> str:
-    """Return the first file of `folder` that is not what data.dvc records, in words; "" if the folder is right.
-
-    The record of the installed `package` identifies the file if DVC's cache cannot.
-    """
+    """Return the first file of `folder` that is not what data.dvc records, in words; "" if the folder is right."""
     if folder_digest(listing(folder)) == expected_digest(root):
         return ""
     recorded = _recorded(root, package)

@@ -13,17 +13,18 @@ import json
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 # %% ../../nbs/core/06_differences.ipynb #sides
 Sides = tuple[str, str]  # where the first and where the second value stands, for messages
 SIDES: Sides = ("in production", "in research")
 
 # %% ../../nbs/core/06_differences.ipynb #table-difference
-def table_difference(ours: "pa.Table", theirs: "pa.Table", sides: Sides = SIDES) -> str | None:
+def table_difference(ours: pa.Table, theirs: pa.Table, sides: Sides = SIDES) -> str | None:
     """Return the first difference between two tables in one line; None if columns, types, rows and cells are equal."""
     here, there = sides
     if ours.column_names != theirs.column_names:
@@ -53,11 +54,8 @@ def _columns_difference(ours: Sequence[str], theirs: Sequence[str], sides: Sides
     return f"columns in another order: column {number} is {ours[number]} {sides[0]}, {theirs[number]} {sides[1]}"
 
 # %% ../../nbs/core/06_differences.ipynb #first-cell
-def first_difference(ours: "pa.ChunkedArray", theirs: "pa.ChunkedArray") -> int | None:
+def first_difference(ours: pa.ChunkedArray, theirs: pa.ChunkedArray) -> int | None:
     """Return the first row, from 0, in which two columns of equal type and length differ; None if they are equal."""
-    import numpy as np
-    import pyarrow as pa
-
     if not pa.types.is_floating(ours.type):
         if ours.equals(theirs):
             return None
@@ -70,23 +68,19 @@ def first_difference(ours: "pa.ChunkedArray", theirs: "pa.ChunkedArray") -> int 
     return int(differs.argmax()) if differs.any() else None
 
 
-def _have_same_rows(ours: "pa.Table", theirs: "pa.Table") -> bool:
+def _have_same_rows(ours: pa.Table, theirs: pa.Table) -> bool:
     """Return whether two tables hold the same rows in some order."""
     names = ours.column_names
     one, other = (table.sort_by([(name, "ascending") for name in names]) for table in (ours, theirs))
     return all(first_difference(one[name], other[name]) is None for name in names)
 
 # %% ../../nbs/core/06_differences.ipynb #parquet-difference
-def _read_parquet(path: Path) -> "pa.Table":
-    import pyarrow.parquet as pq
-
+def _read_parquet(path: Path) -> pa.Table:
     return pq.ParquetFile(path).read()
 
 
-def _read_csv(path: Path) -> "pa.Table":
+def _read_csv(path: Path) -> pa.Table:
     """Return the cells of a CSV file as text."""
-    import pyarrow as pa
-
     header, *rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8")))) or [[]]
     if any(len(row) != len(header) for row in rows):
         raise ValueError("rows of unequal length")

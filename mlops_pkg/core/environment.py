@@ -41,10 +41,7 @@ _WHEEL = re.compile(r"^\./\S*?([\w.]+)-([^-/\s]+)-py3-none-any\.whl \\\n +--hash
 
 # %% ../../nbs/core/05_environment.ipynb #locked-versions
 def locked_versions(path: Path) -> dict[str, str]:
-    """Return the locked version of each library in a requirements file, sorted by name.
-
-    The version of a wheel in the project includes its hash. Raises `UserError` for a line that pins nothing.
-    """
+    """Return the locked version of each library, with the hash of a local wheel; raise `UserError` for a bad line."""
     from packaging.requirements import Requirement
 
     if not path.is_file():

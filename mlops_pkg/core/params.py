@@ -204,22 +204,22 @@ class RandomSplit(Section):
         return f"{getattr(self.shares, name):.0%} of the {f'values of {self.together}' if self.together else 'rows'}"
 
 # %% ../../nbs/core/00_params.ipynb #source
+_Address = Annotated[str, Field(min_length=1, max_length=1000)]
+_Query = Annotated[str, Field(min_length=1, max_length=20_000)]
+
+
 class Sql(Section):
     """Queries to a database, each of which gives one table; a password in the URL would be committed and is refused."""
 
-    url: str = Field(min_length=1, max_length=1000, description="address in SQLAlchemy's form, or env:VARIABLE")
-    tables: dict[Name, Annotated[str, Field(min_length=1, max_length=20_000)]] = Field(
-        min_length=1, description="the SELECT behind each file of data/, by the file's name"
-    )
+    url: _Address = Field(description="address in SQLAlchemy's form, or env:VARIABLE")
+    tables: dict[Name, _Query] = Field(min_length=1, description="the SELECT behind each file of data/, by its name")
 
     @field_validator("url")
     @classmethod
     def _holds_no_password(cls, url: str) -> str:
         if mask_passwords(url) != url:
-            raise ValueError(
-                "it holds a password, which would be committed; put the url into an environment variable and write "
-                "`url: env:VARIABLE`"
-            )
+            hint = "put the url into an environment variable and write `url: env:VARIABLE`"
+            raise ValueError(f"it holds a password, which would be committed; {hint}")
         return url
 
 
@@ -227,9 +227,7 @@ class Source(Section):
     """Where data/ comes from when no remote holds it: exactly one of the three."""
 
     package: Name | None = Field(None, description="installed, hash-pinned package whose data folder is copied")
-    folder: Annotated[str, Field(min_length=1, max_length=1000)] | None = Field(
-        None, description="folder of csv and parquet files, relative to the project"
-    )
+    folder: _Address | None = Field(None, description="folder of csv and parquet files, relative to the project")
     sql: Sql | None = Field(None, description="queries to a database")
 
     @model_validator(mode="after")
@@ -248,18 +246,12 @@ class Source(Section):
 class FileFormat(Section):
     """How the files of data/, and later the scored files, are written; Parquet has types of its own."""
 
-    separator: str = Field(
-        default=",", pattern=r"^[^\"\r\n\w]$", description="character between two cells of a csv file"
-    )
+    separator: str = Field(default=",", pattern=r"^[^\"\r\n\w]$", description="mark between two cells of a csv file")
     encoding: str = Field(default="utf-8", description="of a csv file, by Python's name")
     decimal: Literal[".", ","] = Field(default=".", description="mark before the fraction of a number")
-    missing: tuple[str, ...] = Field(
-        default=("NA",), strict=False, description="words for a missing value, beside the empty cell"
-    )
+    missing: tuple[str, ...] = Field(default=("NA",), strict=False, description="words that mean a missing value")
     times: dict[Name, str] = Field(default={}, description="strptime format of a column of times; default: ISO 8601")
-    booleans: tuple[str, str] = Field(
-        default=("False", "True"), strict=False, description="words for Parquet's false and true in text"
-    )
+    booleans: tuple[str, str] = Field(default=("False", "True"), strict=False, description="text of Parquet's booleans")
 
     @model_validator(mode="after")
     def _is_unambiguous(self) -> "FileFormat":

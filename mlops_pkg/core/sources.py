@@ -22,21 +22,20 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from .data import expected_digest, find_wrong_file, folder_digest, listing, verify_data
 from .params import Source, Sql, UserError, load_data, mask_passwords, nearest
 from .workspace import PARQUET, REFUSED, ROW_GROUP, Workspace, refusal, scratch_folder
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from sqlalchemy import Connection, Engine
 
 # %% ../../nbs/core/08_sources.ipynb #telling
 @contextmanager
 def telling(every: float = 2.0) -> Iterator[Callable[[str], None]]:
-    """Yield a function that takes the state of the work; print the latest state to standard error `every` seconds.
-
-    Work that takes less than that prints nothing.
-    """
+    """Yield a function that takes the state of the work; print the last one to standard error after `every` seconds."""
     state, done, printed = [""], threading.Event(), threading.Event()
     live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
     start, end = ("\r\033[K", "") if live else ("", "\n")
@@ -79,10 +78,7 @@ def outer_tokens(query: str) -> list[str]:
 
 # %% ../../nbs/core/08_sources.ipynb #check-query
 def check_query(query: str, key: str) -> list[str]:
-    """Return the terms that a query orders by: plain names and numbers of columns, or expressions.
-
-    Raises `UserError`, which names the `key` in params.yaml, unless the query is one ordered SELECT.
-    """
+    """Return the terms that a query orders by; raise `UserError` unless it is one ordered SELECT."""
     where, words = f"params.yaml: {key}", outer_tokens(query)
     while words and words[-1] == ";":
         words.pop()
@@ -101,25 +97,19 @@ def check_query(query: str, key: str) -> list[str]:
     return [term.split(" . ")[-1].strip('"`[]') for term in plain]
 
 # %% ../../nbs/core/08_sources.ipynb #arrow-column
-def _arrow_type(kind: type, zoned: bool, place: str) -> "pa.DataType":
+def _arrow_type(kind: type, zoned: bool, place: str) -> pa.DataType:
     """Return the Arrow type for values of a Python type; raise `UserError` for a type that is not supported."""
-    import pyarrow as pa
-
-    if issubclass(kind, datetime):
-        return pa.timestamp("us", tz="UTC" if zoned else None)
-    number: tuple[type, ...] = (float, Decimal)
-    plain = {(bool,): pa.bool_(), (int,): pa.int64(), number: pa.float64(), (str,): pa.string(), (date,): pa.date32()}
-    for kinds, type_ in plain.items():
-        if issubclass(kind, kinds):
+    types = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), Decimal: pa.float64(), str: pa.string()}
+    types |= {datetime: pa.timestamp("us", tz="UTC" if zoned else None), date: pa.date32()}  # a datetime is a date too
+    for python, type_ in types.items():
+        if issubclass(kind, python):
             return type_
     reason = f"values of type {kind.__name__} are not supported"
     raise UserError(f"{place}: {reason}; CAST them to text or numbers in the query")
 
 
-def _common_type(types: "set[pa.DataType]", place: str) -> "pa.DataType":
+def _common_type(types: set[pa.DataType], place: str) -> pa.DataType:
     """Return the type that holds values of all the types; raise `UserError` if none does."""
-    import pyarrow as pa
-
     schemas = [pa.schema([("column", type_)]) for type_ in (pa.null(), *types)]
     try:
         return pa.unify_schemas(schemas, promote_options="permissive").field("column").type
@@ -128,13 +118,8 @@ def _common_type(types: "set[pa.DataType]", place: str) -> "pa.DataType":
         raise UserError(f"{place}: it holds both {names}; CAST it to one type in the query") from None
 
 
-def arrow_column(values: Iterable[Any], place: str) -> "pa.Array":
-    """Return the values of one column as an Arrow array.
-
-    Raises `UserError`, which begins with `place`, for values that do not fit one of the supported types.
-    """
-    import pyarrow as pa
-
+def arrow_column(values: Iterable[Any], place: str) -> pa.Array:
+    """Return the values of one column as an Arrow array; raise `UserError` if no supported type holds them."""
     values = list(values)
     kinds = {(type(value), getattr(value, "tzinfo", None) is not None) for value in values if value is not None}
     type_ = _common_type({_arrow_type(*kind, place) for kind in sorted(kinds, key=str)}, place)
@@ -169,21 +154,9 @@ def _check_ties(rows: Iterable[Any], names: list[str], keys: list[str], place: s
 
 # %% ../../nbs/core/08_sources.ipynb #write-rows
 def write_rows(
-    path: Path,  # a parquet file; the batches are written beside it first
-    names: list[str],  # of the columns
-    rows: Iterable[Any],  # tuples, in the order of the columns
-    keys: list[str],  # columns that order the rows, by name or number
-    *,
-    place: str,  # the query's key, for messages
-    tell: Callable[[str], None],
+    path: Path, names: list[str], rows: Iterable[Any], keys: list[str], *, place: str, tell: Callable[[str], None]
 ) -> int:
-    """Write the rows as byte-repeatable parquet in flat memory; return their number.
-
-    Raises `UserError` for values of no supported type, and for rows whose order is not promised.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+    """Write rows of the columns `names`, ordered by `keys`, as byte-repeatable parquet; return their number."""
     parts: list[Path] = []
     count = 0
     types = dict.fromkeys(names, pa.null())
@@ -201,20 +174,15 @@ def write_rows(
     with pq.ParquetWriter(path, schema, **PARQUET) as writer:
         for part in parts:
             table = pq.read_table(part)
-            columns = [_cast(table[field.name], field, place) for field in schema]
-            writer.write_table(pa.table(columns, schema=schema), BATCH)
+            for i, field in enumerate(schema):
+                try:
+                    table = table.set_column(i, field, table[field.name].cast(field.type))
+                except pa.ArrowInvalid as error:  # a whole number that float64 cannot hold
+                    reason = str(error).splitlines()[0]
+                    raise UserError(f"{place}: column {field.name}: {reason}; CAST it in the query") from None
+            writer.write_table(table, BATCH)
             part.unlink()
     return count
-
-
-def _cast(column: "pa.ChunkedArray", field: "pa.Field", place: str) -> "pa.ChunkedArray":
-    """Return the column in the type of `field`; raise `UserError` for a whole number that float64 cannot hold."""
-    import pyarrow as pa
-
-    try:
-        return column.cast(field.type)
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{place}: column {field.name}: {str(error).splitlines()[0]}; CAST it in the query") from None
 
 # %% ../../nbs/core/08_sources.ipynb #url-of
 LOCK_WAIT, CONNECT_WAIT = 5, 10  # seconds
@@ -373,14 +341,11 @@ def _from_package(package: str, place: Path, reason: str) -> None:
     shutil.copytree(origin, place, dirs_exist_ok=True)
 
 # %% ../../nbs/core/08_sources.ipynb #fetch
-def fetch(
-    source: Source,
-    place: Path,  # an empty folder
-    root: Path,  # the project
-    tell: Callable[[str], None],
-    reason: str = "",  # why the source is read; begins the message if its package is missing
-) -> None:
-    """Fill the folder with the present content of the source; raise `UserError` if the source or the disk fails."""
+def fetch(source: Source, place: Path, root: Path, tell: Callable[[str], None], reason: str = "") -> None:
+    """Fill the folder `place` with the present content of the source; raise `UserError` if source or disk fails.
+
+    The message for a missing package begins with `reason`.
+    """
     try:
         if source.sql is not None:
             _from_sql(source.sql, place, root, tell)

@@ -32,10 +32,7 @@ def drop_without(frame: pd.DataFrame, outcome: str) -> pd.DataFrame:
 
 # %% ../../nbs/core/09_splits.ipynb #make-target
 def make_target(outcome: pd.Series, target: Target) -> pd.Series:
-    """Return the target made from `outcome`, which has no missing value.
-
-    It is the number itself, or 1 above `target.positive_above`, else 0; of texts, 1 for `target.positive`, else 0.
-    """
+    """Return the number itself, or 1 above `positive_above` and else 0; of texts, 1 for `positive` and else 0."""
     name, dtype, positive = outcome.name, str(outcome.dtype), target.positive
     if dtype == TEXT:
         values = sorted(outcome.unique())
@@ -83,10 +80,7 @@ def _split_key(frame: pd.DataFrame, split: Split | RandomSplit) -> pd.DataFrame:
 
 # %% ../../nbs/core/09_splits.ipynb #select
 def select(frame: pd.DataFrame, outcome: str, data: Data) -> pd.DataFrame:
-    """Return line, split key, the model's columns in order, and the target of records that are indexed by their line.
-
-    The target is made from the column `outcome`, which has a value in every row.
-    """
+    """Return line, split key, the model's columns and the target, which is made from `outcome`, of records by line."""
     _check_columns(frame, outcome, data)
     lines = pd.DataFrame({"line": frame.index}, index=frame.index)
     columns = [

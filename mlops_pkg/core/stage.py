@@ -47,10 +47,7 @@ def steady() -> None:
 
 # %% ../../nbs/core/02_stage.ipynb #run-stage
 def run_stage(name: str, workspace: Workspace | None = None) -> None:
-    """Run a stage as production, by default in the project around the current folder.
-
-    Raises `UserError` for a mistake in its parameters or inputs; nothing is written then.
-    """
+    """Run a stage as production; raise `UserError` for a mistake in its parameters or inputs, and write nothing."""
     workspace = workspace or Workspace.find()
     if not (workspace.root / package_name(workspace.root) / "pipeline" / f"{name}.py").is_file():
         check_stage(name, workspace.root)

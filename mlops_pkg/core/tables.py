@@ -51,10 +51,7 @@ def _check_lines(content: bytes, rows: int, path: Path) -> None:
 
 # %% ../../nbs/core/04_tables.ipynb #as-text
 def as_text(table: pyarrow.Table, booleans: tuple[str, str]) -> pyarrow.Table:
-    """Return a Parquet table as a plain csv file would hold it: times in UTC, and null for NaN and for empty text.
-
-    `booleans` are the words for false and true.
-    """
+    """Return a Parquet table as a plain csv file would hold it: times in UTC, and null for NaN and for empty text."""
     none, columns = pyarrow.scalar(None, pyarrow.string()), []
     for column in table.columns:
         kind = column.type
@@ -116,10 +113,7 @@ PLAIN = FileFormat()
 
 
 def read_raw(path: Path, columns: list[str], written: FileFormat = PLAIN) -> pyarrow.Table:
-    """Return the named columns of a csv or Parquet file as text, and null for a missing value.
-
-    Raises `UserError` for a file that is not a table with these columns.
-    """
+    """Return the named columns as text, null for a missing value; raise `UserError` for a file without such a table."""
     read = _read_parquet if path.suffix == ".parquet" else _read_csv
     try:
         table = read(path, columns, written)
@@ -144,11 +138,8 @@ _NUMBER = Column.model_validate({"kind": "number"})
 
 
 def described(data: Data, name: str) -> pa.Column:
-    """Return the contract of a column as params.yaml declares it: its kind, bounds, and whether it may be missing.
-
-    A column that params.yaml does not declare is a number without bounds.
-    """
-    column = data.columns.get(name, _NUMBER)
+    """Return the contract of a column as params.yaml declares it: its kind, bounds, and whether it may be missing."""
+    column = data.columns.get(name, _NUMBER)  # by default a number without bounds
     low, high = column.minimum, column.maximum
     checks = [pa.Check.ge(low, error=f"is below {low:g}")] if low is not None else []
     checks += [pa.Check.le(high, error=f"is above {high:g}")] if high is not None else []
@@ -242,10 +233,7 @@ def _broken_cells(frame: pd.DataFrame, schema: pa.DataFrameSchema) -> pd.DataFra
 
 # %% ../../nbs/core/04_tables.ipynb #broken-2
 def broken(frame: pd.DataFrame, schema: pa.DataFrameSchema) -> pd.DataFrame:
-    """Return a reject for each fault of the parsed rows, which are indexed by line.
-
-    A row without another fault is rejected if an earlier row has the same key.
-    """
+    """Return a reject for each fault of the parsed rows, and for each good row with the key of an earlier one."""
     cells = _broken_cells(frame, schema)
     good = frame.drop(index=cells["line"].unique())
     key = schema.unique or []
@@ -269,10 +257,7 @@ def _describe_first(rejects: pd.DataFrame, raw: pyarrow.Table) -> str:
 def check_table(
     name: str, path: Path, schema: pa.DataFrameSchema, max_reject_share: float, written: FileFormat = PLAIN
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, int]]:
-    """Return the rows of a table that keep the contract, the rejects, and the counts of both.
-
-    Raises `UserError` if more than `max_reject_share` of the rows are rejected.
-    """
+    """Return the rows that keep the contract, the rejects, and the counts; raise `UserError` for too many rejects."""
     raw = read_raw(path, list(schema.columns), written)
     frame, unread = parse(raw, schema, PLAIN if path.suffix == ".parquet" else written)
     parsed = frame.drop(index=unread["line"].unique())

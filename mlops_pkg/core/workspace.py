@@ -74,10 +74,7 @@ ROW_GROUP = 65_536  # rows
 
 
 def table_bytes(frame: "pd.DataFrame") -> bytes:
-    """Return the frame without its index as parquet; equal frames give equal bytes.
-
-    Raises `TypeError` for a column whose dtype is not one of `KINDS`.
-    """
+    """Return the frame without its index as parquet, equal bytes for equal frames; raise `TypeError` beyond `KINDS`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -168,10 +168,7 @@ def is_csv(path: Path) -> bool:
 
 
 def open_source(path: Path, columns: Sequence[str], written: FileFormat = PLAIN) -> Source:
-    """Return a csv or Parquet file's columns and blocks; raise `RecordsError` if it holds no such table.
-
-    Only `columns` are read of Parquet; csv is read whole.
-    """
+    """Return a file's columns and blocks, of Parquet only `columns`; raise `RecordsError` if it holds no table."""
     if is_csv(path):
         pieces = _read_pieces(path, written.encoding)
         head, share = next(pieces, (b"", 1.0))

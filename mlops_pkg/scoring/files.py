@@ -176,11 +176,8 @@ def _lock(descriptor: int) -> bool:
 # %% ../../nbs/scoring/52_files.ipynb #whole
 @contextmanager
 def _atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary file that replaces `path` in the end; if it is empty, `path` is removed.
-
-    What killed processes have left beside `path` is removed first.
-    """
-    for left in path.parent.glob(f".{escape(path.name)}.*.tmp"):
+    """Yield a temporary file that replaces `path` in the end; if it is empty, `path` is removed."""
+    for left in path.parent.glob(f".{escape(path.name)}.*.tmp"):  # by killed processes
         with suppress(OSError), left.open("rb") as file:
             if _lock(file.fileno()):
                 left.unlink()
