@@ -98,7 +98,7 @@ def find_by_digest(digits: str, graph: Graph, packed: PackedBundle | None) -> st
 
     None where there is none; `UserError` where there are several.
     """
-    known = [(edge.thing, edge.recorded) for edge in graph.edges]
+    known = [(edge.node, edge.recorded) for edge in graph.edges]
     if packed:
         known += [(claim.name, claim.digest) for claim in packed.claims]
         known += [(f"{packed.folder}/{name}", sha) for name, sha in packed.files.items()]
@@ -231,8 +231,8 @@ def _follow_bundle(path: Path, record: _Record) -> Lineage:
     """Return the lineage of a bundle in a folder that no stage writes: a copy, a former one, or another project's."""
     packed = read_packed(path, record.root, record.graph, record.commits or {})
     if packed.known == "present":
-        found = _follow(record.bundle, record, f"{path} is a copy of it")
-        return replace(found, packed=replace(packed, folder=record.bundle))
+        result = _follow(record.bundle, record, f"{path} is a copy of it")
+        return replace(result, packed=replace(packed, folder=record.bundle))
     graph = read_graph(record.root, record.lock, *(claim.name for claim in packed.claims))
     nodes = {claim.name: graph.nodes[claim.name] for claim in packed.claims}
     reads = [Edge(claim.name, packed.folder, "read", claim.digest, state=claim.state) for claim in packed.claims]
@@ -368,10 +368,10 @@ def _describe_module(name: str, state: str, graph: Graph, cells: bool) -> list[s
     return [f"{name}{f' ({text})' if text else ''}{_mark(state)}"]
 
 # %% ../../nbs/history/36_lineage.ipynb #backwards
-def _backwards(found: Lineage, cells: bool) -> list[str]:
+def _backwards(result: Lineage, cells: bool) -> list[str]:
     """Return the stage that made the node with what it read, then the stages before, the last one first."""
-    graph, lines = found.graph, []
-    stages = [name for name in (found.name, *found.before) if graph.nodes[name].is_stage]
+    graph, lines = result.graph, []
+    stages = [name for name in (result.name, *result.before) if graph.nodes[name].is_stage]
     stages.sort(key=lambda name: len(graph.ancestors(name)), reverse=True)  # a stage has more than those before it
     shown: set[tuple[str, str | None]] = set()
     for stage in stages:
@@ -379,19 +379,19 @@ def _backwards(found: Lineage, cells: bool) -> list[str]:
         reads.sort(key=lambda edge: stage not in re.split(r"[/:.]", edge.source))  # its own section and module first
         new = [edge for edge in reads if (edge.source, edge.recorded) not in shown]
         repeated = _count_kinds(graph.nodes[edge.source].kind for edge in reads if edge not in new)
-        made = "made by " if stage == stages[0] != found.name else ""
+        made = "made by " if stage == stages[0] != result.name else ""
         heading = f"{made}{stage}{_mark(graph.nodes[stage].state)}, from"
         lines += _section(heading, [*_describe_reads(new, graph, cells), ("as above", repeated)])
         shown |= {(edge.source, edge.recorded) for edge in reads if graph.nodes[edge.source].kind != "output"}
     return lines
 
 # %% ../../nbs/history/36_lineage.ipynb #forwards
-def _forwards(found: Lineage) -> Iterator[str]:
+def _forwards(result: Lineage) -> Iterator[str]:
     """Yield the stages that read the node, those that read what they made, and where the node ended up."""
-    graph = found.graph
-    users = [name for name, node in graph.nodes.items() if node.is_stage and name in found.after]
-    starts = [found.name, *(edge.target for edge in graph.select("write", source=found.name))]
-    starts += [name for name in graph.nodes if found.name in containers(name)]
+    graph = result.graph
+    users = [name for name, node in graph.nodes.items() if node.is_stage and name in result.after]
+    starts = [result.name, *(edge.target for edge in graph.select("write", source=result.name))]
+    starts += [name for name in graph.nodes if result.name in containers(name)]
     carried = {*starts, *Graph({}, (*graph.select("part"), *graph.select("export"))).descendants(*starts)}
     direct = {edge.target for edge in graph.select("read") if edge.source in carried}
     for heading, is_direct in (("used by", True), ("and through them by", False)):
@@ -400,13 +400,13 @@ def _forwards(found: Lineage) -> Iterator[str]:
         yield from _section(heading, [(f"{kind}s", ", ".join(names)) for kind, names in by_kind.items()])
     makers = Counter(edge.source for edge in graph.select("write") if edge.source in users)
     written = ", ".join(f"{number} of {stage}" for stage, number in makers.items())
-    bundles = ", ".join(name for name in found.after if graph.nodes[name].kind == "bundle")
+    bundles = ", ".join(name for name in result.after if graph.nodes[name].kind == "bundle")
     yield from _section("it is in", [("bundle", bundles), ("outputs", written)])
 
 # %% ../../nbs/history/36_lineage.ipynb #facts
-def _title(found: Lineage) -> str:
+def _title(result: Lineage) -> str:
     """Return the node's name, its kind and where it comes from."""
-    graph, name = found.graph, found.name
+    graph, name = result.graph, result.name
     node = graph.nodes[name]
     words = [
         f", made by {edge.source}" for edge in graph.select("write") if edge.target in (name, f"{name}/{MANIFEST}")
@@ -417,38 +417,38 @@ def _title(found: Lineage) -> str:
     return f"{name}: {node.kind}{''.join(words)}{_mark(node.state) if node.is_stage else ''}"
 
 
-def _facts(found: Lineage, cells: bool) -> Iterator[tuple[str, str]]:
+def _facts(result: Lineage, cells: bool) -> Iterator[tuple[str, str]]:
     """Yield what is recorded of the node, what it contains, what contains it, and what differs now."""
-    graph, name = found.graph, found.name
-    yield "note", found.note
+    graph, name = result.graph, result.name
+    yield "note", result.note
     records: dict[str, list[str]] = {}
     for edge in (*graph.select("write", target=name), *graph.select("read", source=name)):
         if edge.recorded and ":" in name:
             records.setdefault(f"{name}{format_value(edge.value)}", []).append(edge.stage)
         elif edge.recorded:
-            commit = (found.commits or {}).get(edge.recorded)
+            commit = (result.commits or {}).get(edge.recorded)
             first = f"first in commit {commit}: {commit.subject}" if commit else "not committed yet"
-            text = f"md5 {edge.recorded}{'' if found.commits is None else f', {first}'}"
+            text = f"md5 {edge.recorded}{'' if result.commits is None else f', {first}'}"
             records.setdefault(text, []).append(edge.stage)
     for text, stages in records.items():
         yield "recorded", text + (f"; {', '.join(stages)}" if len(records) > 1 else "")
     inner = [edge.source for edge in graph.select("part", target=name)]
     yield "holds", _paths(inner[:12]) + (f" and {len(inner) - 12} more" if len(inner) > 12 else "")
     yield from (("part of", edge.target) for edge in graph.select("part", source=name) if not records)
-    yield from _differences(found, inner)
+    yield from _differences(result, inner)
     exports = (*graph.select("export", source=name), *graph.select("export", target=name))
     yield from (("cells", ", ".join(edge.value)) for edge in exports if cells)
 
 # %% ../../nbs/history/36_lineage.ipynb #states
-def _differences(found: Lineage, inner: list[str]) -> Iterator[tuple[str, str]]:
+def _differences(result: Lineage, inner: list[str]) -> Iterator[tuple[str, str]]:
     """Yield how the node, and what it contains, differs from the record."""
-    node = found.graph.nodes[found.name]
+    node = result.graph.nodes[result.name]
     states: dict[tuple[str, str], dict[str, None]] = {}
-    for edge in found.graph.edges:
-        if edge.state and edge.kind != "export" and edge.thing in (found.name, *inner):
-            states.setdefault((edge.thing, edge.state), {})[edge.stage] = None
+    for edge in result.graph.edges:
+        if edge.state and edge.kind != "export" and edge.node in (result.name, *inner):
+            states.setdefault((edge.node, edge.state), {})[edge.stage] = None
     for (thing, state), stages in states.items():
-        yield "now", f"{'it' if thing == found.name else thing}{_mark(state)}, in the record of {', '.join(stages)}"
+        yield "now", f"{'it' if thing == result.name else thing}{_mark(state)}, in the record of {', '.join(stages)}"
     if not node.is_stage:
         pulled = node.state == "not here" and node.kind in ("output", "data", "bundle")
         yield "now", node.state + ("; get it with `dvc pull`" if pulled else "")
@@ -461,12 +461,12 @@ _KNOWN = {
 }
 
 
-def _bundle_facts(packed: PackedBundle, found: Lineage) -> Iterator[tuple[str, str]]:
+def _bundle_facts(packed: PackedBundle, result: Lineage) -> Iterator[tuple[str, str]]:
     """Yield a bundle's identity, and how its recorded origins compare with the project."""
-    nodes, commit = found.graph.nodes, ""
+    nodes, commit = result.graph.nodes, ""
     if packed.commit:
         commit = f"; first in commit {packed.commit}: {packed.commit.subject}"
-    elif packed.known == "present" and found.commits is not None:
+    elif packed.known == "present" and result.commits is not None:
         commit = "; not committed yet"
     yield "identity", packed.identity
     yield "known", _KNOWN[packed.known] + commit
@@ -476,47 +476,47 @@ def _bundle_facts(packed: PackedBundle, found: Lineage) -> Iterator[tuple[str, s
     for state, names in states.items():
         yield "origins", f"{state}: {_count_kinds(nodes[name].kind if name in nodes else 'file' for name in names)}"
     for name in states.get("differs", []):
-        yield from (("differs", text) for text in _describe_module(name, "", found.graph, cells=False))
+        yield from (("differs", text) for text in _describe_module(name, "", result.graph, cells=False))
 
 # %% ../../nbs/history/36_lineage.ipynb #as-text
-def as_text(found: Lineage, cells: bool = False) -> str:
+def as_text(result: Lineage, cells: bool = False) -> str:
     """Return a lineage for people to read; with `cells` it names the cells of each module."""
-    facts = [*_facts(found, cells), *(_bundle_facts(found.packed, found) if found.packed else ())]
-    lines = [paint(_title(found), "bold"), *_rows(facts), *_backwards(found, cells), *_forwards(found)]
+    facts = [*_facts(result, cells), *(_bundle_facts(result.packed, result) if result.packed else ())]
+    lines = [paint(_title(result), "bold"), *_rows(facts), *_backwards(result, cells), *_forwards(result)]
     return "\n".join(_MARKS.sub(lambda mark: paint(mark.group(), "yellow"), line) for line in lines)
 
 # %% ../../nbs/history/36_lineage.ipynb #as-json
-def as_json(found: Lineage) -> str:
+def as_json(result: Lineage) -> str:
     """Return a whole lineage for programs."""
-    commits = found.commits
+    commits = result.commits
     content = {
-        "thing": found.name,
-        "note": found.note,
-        "before": found.before,
-        "after": found.after,
-        "nodes": [asdict(node) for node in found.graph.nodes.values()],
-        "edges": [asdict(edge) for edge in found.graph.edges],
+        "thing": result.name,
+        "note": result.note,
+        "before": result.before,
+        "after": result.after,
+        "nodes": [asdict(node) for node in result.graph.nodes.values()],
+        "edges": [asdict(edge) for edge in result.graph.edges],
         "commits": None if commits is None else {md5: asdict(commit) for md5, commit in sorted(commits.items())},
-        "bundle": asdict(found.packed) if found.packed else None,
+        "bundle": asdict(result.packed) if result.packed else None,
     }
     return json.dumps(content, indent=2, ensure_ascii=False, default=str)
 
 # %% ../../nbs/history/36_lineage.ipynb #grouped
-def _grouped(found: Lineage) -> tuple[dict[str, list[str]], list[tuple[str, str]]]:
+def _grouped(result: Lineage) -> tuple[dict[str, list[str]], list[tuple[str, str]]]:
     """Return the nodes with the same neighbours, by the first of them, and the arrows between these groups."""
-    graph, nodes = found.graph, found.graph.nodes
-    single = {found.name, *(edge.source for edge in graph.select("export", target=found.name))}
+    graph, nodes = result.graph, result.graph.nodes
+    single = {result.name, *(edge.source for edge in graph.select("export", target=result.name))}
     shown = [name for name, node in nodes.items() if node.kind != "notebook" or name in single]
-    read = {edge.source for edge in graph.select("read")} - {found.name}
+    read = {edge.source for edge in graph.select("read")} - {result.name}
     arrows = [
         (edge.source, edge.target)
         for edge in graph.edges
         if edge.source in shown
         and edge.target in shown
-        and (edge.source == found.name or edge.source in found.after or edge.target not in found.after)
+        and (edge.source == result.name or edge.source in result.after or edge.target not in result.after)
         and not (edge.kind == "part" and edge.source in read and nodes[edge.target].kind == "output")
     ]
-    changed = _changed(found)
+    changed = _changed(result)
     groups: dict[Any, list[str]] = {}
     for name in shown:
         into = frozenset(source for source, target in arrows if target == name)
@@ -528,8 +528,8 @@ def _grouped(found: Lineage) -> tuple[dict[str, list[str]], list[tuple[str, str]
     return {names[0]: names for names in groups.values()}, list(pairs)
 
 
-def _changed(found: Lineage) -> set[str]:
-    return {edge.thing for edge in found.graph.edges if edge.state and edge.state not in ("agrees", "not here")}
+def _changed(result: Lineage) -> set[str]:
+    return {edge.node for edge in result.graph.edges if edge.state and edge.state not in ("agrees", "not here")}
 
 # %% ../../nbs/history/36_lineage.ipynb #as-mermaid
 _BOXES = {"stage": ('["', '"]'), "walk": ('[["', '"]]'), "proof": ('{{"', '"}}')}
@@ -537,19 +537,19 @@ _ESCAPED = str.maketrans({"&": "&amp;", '"': "#quot;", "<": "&lt;", ">": "&gt;",
 _MOST = 6  # names in one box
 
 
-def as_mermaid(found: Lineage) -> str:
+def as_mermaid(result: Lineage) -> str:
     """Return a lineage as a Mermaid flowchart, with the node itself and all changes marked."""
-    groups, arrows = _grouped(found)
+    groups, arrows = _grouped(result)
     ids = {name: f"n{number}" for number, name in enumerate(groups)}
     lines = ["flowchart LR"]
     for name, names in groups.items():
-        opening, closing = _BOXES.get(found.graph.nodes[name].kind, ('("', '")'))
+        opening, closing = _BOXES.get(result.graph.nodes[name].kind, ('("', '")'))
         few = names if len(names) <= _MOST else [*names[: _MOST - 1], f"and {len(names) - _MOST + 1} more"]
         label = "<br/>".join(one.translate(_ESCAPED) for one in few)
         lines.append(f"  {ids[name]}{opening}{label}{closing}")
     lines += [f"  {ids[source]} --> {ids[target]}" for source, target in arrows]
-    if changed := [ids[name] for name in groups if name in _changed(found)]:
+    if changed := [ids[name] for name in groups if name in _changed(result)]:
         lines.append("  classDef changed stroke:#c62828,stroke-width:2px,stroke-dasharray:6 3")
         lines.append(f"  class {','.join(changed)} changed")
     lines.append("  classDef asked fill:#ffd54f,stroke:#e65100,stroke-width:3px,color:#000")
-    return "\n".join([*lines, f"  class {ids[found.name]} asked"])
+    return "\n".join([*lines, f"  class {ids[result.name]} asked"])

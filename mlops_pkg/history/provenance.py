@@ -50,7 +50,7 @@ class Edge:
     state: str = ""  # how the working tree differs from the record: changed since, ...
 
     @property
-    def thing(self) -> str:
+    def node(self) -> str:
         """The node that was read or written."""
         return self.target if self.kind == "write" else self.source
 
@@ -225,8 +225,8 @@ def compare(graph: Graph, root: Path) -> Graph:
     made |= {path: md5 for path, (_, md5) in recorded_makers(root, {}).items()}
     edges = []
     for edge in graph.edges:
-        node, state = nodes[edge.thing], edge.state
-        now = node.digest or made.get(edge.thing)
+        node, state = nodes[edge.node], edge.state
+        now = node.digest or made.get(edge.node)
         if edge.recorded not in (None, now) and not state and not node.state.startswith("too large"):
             absent = now is None and node.kind in ("output", "data", "bundle")
             state = "changed since" if now else "" if absent else "gone since"

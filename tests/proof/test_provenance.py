@@ -23,7 +23,7 @@ TRACKED = ("settings.ini", "dvc.yaml", "dvc.lock", "params.yaml", "data.dvc", "r
 
 
 def states(graph: Graph) -> dict[tuple[str, str], str]:
-    return {(edge.thing, edge.stage): edge.state for edge in graph.edges if edge.state}
+    return {(edge.node, edge.stage): edge.state for edge in graph.edges if edge.state}
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_declaration_and_record_are_told_apart() -> None:
 
     declared = {"cmd": "run", "deps": ["new.csv"], "params": [{"params.yaml": None}], "outs": ["model"]}
 
-    told = {edge.thing: edge.state for edge in stage_edges("train", record, declared)}
+    told = {edge.node: edge.state for edge in stage_edges("train", record, declared)}
     whole = {"old.csv": "no longer declared", "new.csv": "declared since", "params.yaml:seed": "", "model": ""}
     assert told == whole
     assert {edge.state for edge in stage_edges("train", None, declared)} == {""}
