@@ -518,7 +518,7 @@ def merge(branch: str | None, going_on: bool, aborting: bool) -> None:
     if branch is not None:
         merging.merge(branch)
     else:
-        (merging.go_on if going_on else merging.abort)()
+        (merging.continue_merge if going_on else merging.abort)()
 
 # %% ../nbs/90_cli.ipynb #mend
 @commands.command()

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Json', 'UP_TO_DATE', 'pick', 'merge_cells', 'merge_order', 'merge_notebooks', 'merge_locks', 'unmerged', 'merge',
-           'go_on', 'abort']
+           'continue_merge', 'abort']
 
 # %% ../../nbs/history/38_merging.ipynb #imports
 import json
@@ -394,7 +394,7 @@ def merge(
         _finish(root, commands)
 
 # %% ../../nbs/history/38_merging.ipynb #go-on
-def go_on(workspace: Workspace | None = None, commands: Iterable[Sequence[str]] = UP_TO_DATE) -> None:
+def continue_merge(workspace: Workspace | None = None, commands: Iterable[Sequence[str]] = UP_TO_DATE) -> None:
     """Continue a merge that has stopped; `UserError`, and no commit, where a conflict is still open."""
     root = (workspace or Workspace.find()).root
     if not _is_merging(root):

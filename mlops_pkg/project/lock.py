@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['IGNORED', 'ABSENT', 'Locked', 'read_lock', 'path_digest', 'value_digest', 'differences', 'read_params_file', 'lookup',
-           'params_findings', 'few', 'recorded_makers', 'deps_findings', 'uncached', 'outs_findings', 'stage_findings']
+           'params_findings', 'few', 'recorded_makers', 'deps_findings', 'uncached_outputs', 'outs_findings',
+           'stage_findings']
 
 # %% ../../nbs/project/26_lock.ipynb #imports
 import hashlib
@@ -159,7 +160,7 @@ def deps_findings(
                 yield f"{path} {'has changed since it ran' if found else 'is missing'}"
 
 # %% ../../nbs/project/26_lock.ipynb #uncached
-def uncached(stage: dict[str, Any]) -> set[str]:
+def uncached_outputs(stage: dict[str, Any]) -> set[str]:
     """Return the outputs of a stage that git holds, or nobody: `cache: false`."""
     entries = [entry for kind in ("outs", "metrics", "plots") for entry in stage.get(kind) or []]
     options = [item for entry in entries if isinstance(entry, dict) for item in entry.items()]
@@ -171,7 +172,7 @@ def uncached(stage: dict[str, Any]) -> set[str]:
 def outs_findings(root: Path, stage: dict[str, Any], locked: Locked) -> Iterator[str]:
     """Yield the outputs that are only declared or only recorded, and those in git that are not the recorded ones."""
     yield from _undeclared(paths_of(stage, "outs", "metrics", "plots"), locked.outs)
-    for path in sorted(uncached(stage) & locked.outs.keys()):
+    for path in sorted(uncached_outputs(stage) & locked.outs.keys()):
         if (found := path_digest(root / path)) != locked.outs[path]:
             yield f"{path}, which git holds, is {'not what it wrote' if found else 'missing'}"
 

@@ -261,7 +261,7 @@ def check_stages(root: Path) -> Check:
         readme = root / "README.md"
         text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
         params, pipeline = read_yaml(root / "params.yaml"), read_stages(root)
-        for stage in dict.fromkeys((*stage_names(root), *files.walkable(root))):
+        for stage in dict.fromkeys((*stage_names(root), *files.walkable_stages(root))):
             yield from stage_findings(stage, params, pipeline, text)
 
     return Check("stages", f"{len(listed_stages(root))} stages are everywhere they must be", tuple(collect(findings)))

@@ -20,7 +20,7 @@ pytest.importorskip("nbdev")
 from mlops_pkg.core.params import UserError
 from mlops_pkg.core.workspace import Workspace
 from mlops_pkg.history import merging
-from mlops_pkg.history.merging import abort, go_on, merge, merge_locks, merge_notebooks, unmerged
+from mlops_pkg.history.merging import abort, continue_merge, merge, merge_locks, merge_notebooks, unmerged
 from mlops_pkg.project.files import read_notebook, source
 from mlops_pkg.proof.sync import check_sync, fresh_export
 from tests.proof.conftest import notebook
@@ -112,7 +112,7 @@ class Repository:
         merge("topic", self.workspace, commands)
 
     def go_on(self, commands: Sequence[Sequence[str]] = ()) -> None:
-        go_on(self.workspace, commands)
+        continue_merge(self.workspace, commands)
 
 
 @pytest.fixture(scope="session")
