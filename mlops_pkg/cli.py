@@ -435,7 +435,7 @@ def declared(stages: tuple[str, ...]) -> None:
       mlops_pkg declared train
 
     """
-    from mlops_pkg.proof.rebuild import declared as check_declared
+    from mlops_pkg.proof.rebuild import check_declared
 
     sys.exit(not check_declared(stages))
 

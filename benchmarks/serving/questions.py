@@ -31,10 +31,10 @@ class Questions:
 def read_questions() -> Questions:
     """Rows from all over test and live."""
     from mlops_pkg.core.workspace import Workspace
-    from mlops_pkg.proof.runtimes import ask_pipeline, subject
+    from mlops_pkg.proof.runtimes import predict_reference, read_subject
 
     workspace = Workspace.find()
-    asked = ask_pipeline(workspace, subject(workspace.root))
+    asked = predict_reference(workspace, read_subject(workspace.root))
     rows, signature = asked.rows[list(asked.inputs)], ROOT / "artifacts" / "package" / "signature.json"
     spread = np.linspace(0, len(rows) - 1, BODIES).astype(int)
     records = []

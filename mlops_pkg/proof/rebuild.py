@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SHIFT', 'withhold', 'params_text', 'lay_out', 'older_processor_env', 'foreign_env', 'Used', 'Run', 'run_confined',
            'run_in_sandbox', 'Output', 'compare_output', 'Rebuilt', 'outdated_inputs', 'loaded_libraries', 'check_run',
-           'rebuild_stage', 'select_stages', 'rebuild_stages', 'rebuild', 'dvc_lines', 'declared']
+           'rebuild_stage', 'select_stages', 'rebuild_stages', 'rebuild', 'dvc_lines', 'check_declared']
 
 # %% ../../nbs/proof/31_rebuild.ipynb #imports
 import json
@@ -460,7 +460,7 @@ def _contains_any(declared: str, names: Iterable[str], separator: str) -> bool:
     return any(_covers([declared], name, separator) for name in names)
 
 # %% ../../nbs/proof/31_rebuild.ipynb #declared
-def declared(
+def check_declared(
     stages: Sequence[str] = (),  # none means all of production
     workspace: Workspace | None = None,  # default: the project around the current folder
 ) -> bool:

@@ -87,12 +87,9 @@ def figure(
         draw(canvas.add_subplot())
         buffer = io.StringIO()
         canvas.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    svg = buffer.getvalue()
-    box = re.search(r'viewBox="[^"]*"', svg)
-    body = svg[svg.index(">", svg.index("<svg")) + 1 :]
-    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-    body = re.sub(r'<g id="[^"]*"', "<g", body).replace(_INK, "currentColor")
-    return title, f'<svg role="img" {box.group() if box else ""}>{body}'
+    svg = re.sub(r'^.*?<svg[^>]*(viewBox="[^"]*")[^>]*>', r'<svg role="img" \1>', buffer.getvalue(), flags=re.DOTALL)
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    return title, re.sub(r'<g id="[^"]*"', "<g", svg).replace(_INK, "currentColor")
 
 # %% ../../nbs/report/35_page.ipynb #curve-figure
 def draw_curves(

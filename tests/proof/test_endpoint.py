@@ -19,14 +19,14 @@ from mlops_pkg.project.files import params_of, paths_of, read_stages
 from mlops_pkg.project.imports import dependency_findings, needs_of
 from mlops_pkg.proof.runtimes import (
     arrow_answers,
-    ask_pipeline,
-    endpoint,
+    compare_runtimes,
+    compare_ways,
     endpoint_ways,
     json_answers,
     json_records,
-    runtimes,
-    subject,
-    verdicts,
+    predict_reference,
+    read_subject,
+    serve_bundle,
 )
 from tests.conftest import ROOT
 
@@ -35,9 +35,9 @@ ALONE, BATCHES, ARROW = "endpoint, JSON one by one", "endpoint, JSON in batches"
 
 def ask(root: Path) -> dict[str, str | None]:
     """The difference that each way of asking shows; None for one that is equal."""
-    asked = ask_pipeline(Workspace(root), subject(root))
-    with endpoint(root / "artifacts" / "package", root / "mlops_pkg") as port:
-        return {one.runtime: one.difference for one in verdicts(endpoint_ways(asked, port))}
+    asked = predict_reference(Workspace(root), read_subject(root))
+    with serve_bundle(root / "artifacts" / "package", root / "mlops_pkg") as port:
+        return {one.runtime: one.difference for one in compare_ways(endpoint_ways(asked, port))}
 
 
 def plant(root: Path, function: str, fault: str) -> None:
@@ -125,7 +125,7 @@ def test_a_server_that_does_not_start_is_red_with_what_it_said(root: Path) -> No
     with (root / "mlops_pkg" / "serving" / "command.py").open("a") as module:
         module.write('\nraise SystemExit("no room for a server")\n')
 
-    last = list(runtimes(Workspace(root), subject(root), root / "mlops_pkg"))[-1]
+    last = list(compare_runtimes(Workspace(root), read_subject(root), root / "mlops_pkg"))[-1]
 
     assert (last.runtime, last.equal) == ("endpoint", False)
     assert last.difference == "the endpoint: no room for a server"
@@ -142,14 +142,16 @@ def test_without_the_libraries_of_the_endpoint_it_is_not_asked(root: Path, monke
     monkeypatch.setitem(sys.modules, "fastapi", None)
 
     assert not [
-        one.runtime for one in runtimes(Workspace(root), subject(root), root / "mlops_pkg") if "endpoint" in one.runtime
+        one.runtime
+        for one in compare_runtimes(Workspace(root), read_subject(root), root / "mlops_pkg")
+        if "endpoint" in one.runtime
     ]
 
 
 def test_the_server_ends_with_the_proof_even_where_that_is_killed(root: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from mlops_pkg.proof.runtimes import endpoint\n"
-        "with endpoint(Path(sys.argv[1]), Path(sys.argv[2])) as port:\n"
+        "import sys; from pathlib import Path; from mlops_pkg.proof.runtimes import serve_bundle\n"
+        "with serve_bundle(Path(sys.argv[1]), Path(sys.argv[2])) as port:\n"
         "    print(port, flush=True)\n"
         "    sys.stdin.read()\n"
     )

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq  # noqa: E402
 from mlops_pkg.core.params import UserError  # noqa: E402
 from mlops_pkg.core.workspace import Workspace, read_json, write_bytes, write_json, write_table  # noqa: E402
 from mlops_pkg.project.files import declared_outputs  # noqa: E402
-from mlops_pkg.proof.parity import compare, parity  # noqa: E402
+from mlops_pkg.proof.parity import compare_outputs, parity  # noqa: E402
 
 NAN = float("nan")
 
@@ -57,7 +57,7 @@ def walked(project: Workspace, name: str) -> Path:
 
 def difference(project: Workspace) -> str:
     """The one difference of the project; its other outputs must be equal."""
-    red = [verdict for verdict in compare(project).outputs if not verdict.equal]
+    red = [verdict for verdict in compare_outputs(project).outputs if not verdict.equal]
     assert len(red) == 1, f"expected one red output, found {red}"
     return f"{red[0].output}: {red[0].difference}"
 
@@ -69,7 +69,7 @@ def test_outputs_are_those_of_dvc_yaml(project: Workspace) -> None:
 
 
 def test_equal_bytes_are_green_with_their_digest(project: Workspace) -> None:
-    verdicts = compare(project)
+    verdicts = compare_outputs(project)
 
     assert verdicts.ok
     assert len(verdicts.outputs) == 5
@@ -112,7 +112,7 @@ def test_other_bytes_with_equal_content_are_green_with_a_note(project: Workspace
     walked(project, "curve.csv").write_bytes(b'"recall","precision"\r\n0.0,1.0\r\n1.0,0.2\r\n')
     walked(project, "metrics.json").write_text('{"test": {"months": [9, 10], "roc_auc": {"value": 0.7}}}')
 
-    verdicts = compare(project)
+    verdicts = compare_outputs(project)
 
     assert verdicts.ok, verdicts
     assert [v.difference for v in verdicts.outputs].count("other bytes, equal content") == 3
@@ -230,7 +230,7 @@ def test_pipeline_without_outputs_is_an_error_and_not_green(tmp_path: Path) -> N
     (tmp_path / "dvc.yaml").write_text("stages: {train: {cmd: x}}")
 
     with pytest.raises(UserError, match="no stage declares an output"):
-        compare(Workspace(tmp_path))
+        compare_outputs(Workspace(tmp_path))
 
 
 @pytest.mark.parametrize("text", ["stages: [1]", "stages:", "stages: {train: }", "stages: {train: {outs: 5}}"])
@@ -238,4 +238,4 @@ def test_dvc_yaml_of_another_shape_is_a_mistake_of_the_user(project: Workspace, 
     (project.root / "dvc.yaml").write_text(text)
 
     with pytest.raises(UserError, match=r"^dvc.yaml: stages.*: expected a "):
-        compare(project)
+        compare_outputs(project)

@@ -19,7 +19,7 @@ from mlops_pkg.core.workspace import Workspace, read_json
 from mlops_pkg.pipeline.params import Params
 from mlops_pkg.project.files import params_of
 from mlops_pkg.project.lock import path_digest
-from mlops_pkg.proof.rebuild import Used, declared, dvc_lines, lay_out, params_text, rebuild, withhold
+from mlops_pkg.proof.rebuild import Used, check_declared, dvc_lines, lay_out, params_text, rebuild, withhold
 from tests.conftest import ROOT
 
 CPU = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
@@ -434,7 +434,7 @@ def test_declared_by_itself_names_what_to_add_and_what_to_drop(toy: Toy, capsys:
     toy.params += ["evaluate", {"environment.json": ["scipy"]}]
     toy.lock()
 
-    assert not declared(["train"], Workspace(toy.root))
+    assert not check_declared(["train"], Workspace(toy.root))
 
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()[1:]]
     assert lines == [

@@ -16,14 +16,14 @@ from mlops_pkg.core.params import UserError
 from mlops_pkg.core.workspace import Workspace, read_table, write_table
 from mlops_pkg.proof.runtimes import (
     EDGE,
-    ask_pipeline,
     closure,
-    difference,
+    compare_runtimes,
+    find_difference,
+    find_source_file,
     link_edge_install,
-    runtimes,
+    predict_reference,
+    read_subject,
     score_source,
-    source_file,
-    subject,
 )
 
 NAMES = [
@@ -39,7 +39,7 @@ NAMES = [
 
 def ask(root: Path) -> dict[str, str | None]:
     """The difference that each runtime shows; None for one that is equal."""
-    found = {one.runtime: one for one in runtimes(Workspace(root), subject(root), root / "mlops_pkg")}
+    found = {one.runtime: one for one in compare_runtimes(Workspace(root), read_subject(root), root / "mlops_pkg")}
     assert all(one.equal == (one.difference is None) for one in found.values())
     return {name: one.difference for name, one in found.items()}
 
@@ -57,7 +57,7 @@ def pack_again(bundle: Path, change: Callable[[np.ndarray], None], part: str = "
 
 
 def test_every_runtime_answers_as_the_fitted_pipeline(root: Path) -> None:
-    found = list(runtimes(Workspace(root), subject(root), root / "mlops_pkg"))
+    found = list(compare_runtimes(Workspace(root), read_subject(root), root / "mlops_pkg"))
 
     assert [one.runtime for one in found] == NAMES
     assert [one.difference for one in found] == [None] * len(NAMES)
@@ -173,33 +173,33 @@ def write_source(root: Path, separator: str = ",") -> Path:
 
 
 def test_the_source_file_gets_the_answers_of_the_fitted_pipeline(copy_of_built: Path) -> None:
-    workspace, given = Workspace(copy_of_built), subject(copy_of_built)
-    assert source_file(workspace) is None, "no table of the flights has the fields of the model"
+    workspace, given = Workspace(copy_of_built), read_subject(copy_of_built)
+    assert find_source_file(workspace) is None, "no table of the flights has the fields of the model"
     path = write_source(copy_of_built)
 
-    found = source_file(workspace)
+    found = find_source_file(workspace)
     assert given is not None
-    asked = ask_pipeline(workspace, given)
+    asked = predict_reference(workspace, given)
 
     assert found == path
-    assert difference(asked, score_source(asked, path, given.bundle)) is None
-    told = {one.runtime: one for one in runtimes(workspace, given)}["source file records.csv"]
+    assert find_difference(asked, score_source(asked, path, given.bundle)) is None
+    told = {one.runtime: one for one in compare_runtimes(workspace, given)}["source file records.csv"]
     assert (told.equal, told.rows) == (True, 5825), "every row that was kept, of all four splits"
 
 
 def test_a_source_file_that_is_read_otherwise_is_red(copy_of_built: Path) -> None:
-    workspace, given = Workspace(copy_of_built), subject(copy_of_built)
+    workspace, given = Workspace(copy_of_built), read_subject(copy_of_built)
     assert given is not None
-    asked, path = ask_pipeline(workspace, given), write_source(copy_of_built)
+    asked, path = predict_reference(workspace, given), write_source(copy_of_built)
     lines = path.read_text().splitlines(keepends=True)
     first, other = (int(asked.rows["line"].iloc[at]) - 1 for at in (0, int(np.argmax(asked.answer != asked.answer[0]))))
     path.write_text("".join([*lines[:first], lines[other], *lines[first + 1 :]]))
 
-    changed = difference(asked, score_source(asked, path, given.bundle))
+    changed = find_difference(asked, score_source(asked, path, given.bundle))
     path.write_text("".join(lines).replace(",", ";"))
 
     assert changed is not None
     assert f"line {first + 1}: answer" in changed
     with pytest.raises(UserError, match="these by ';'"):
         score_source(asked, path, given.bundle)
-    assert source_file(workspace) is None, "by the format of params.yaml it has one column"
+    assert find_source_file(workspace) is None, "by the format of params.yaml it has one column"
