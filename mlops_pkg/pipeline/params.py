@@ -11,11 +11,11 @@ from ..modelling.sections import BundleSettings, EstimatorSettings, EvaluationSe
 
 # %% ../../nbs/pipeline/10_params.ipynb #sections
 class Ingest(TableChecks):
-    """From raw tables to validated, joined and split tables."""
+    """Settings for checking the raw tables."""
 
 
 class Features(FeatureSteps):
-    """The feature pipeline, fitted on the training rows alone."""
+    """The steps of the feature pipeline."""
 
 
 class Train(EstimatorSettings):
@@ -27,7 +27,7 @@ class Evaluate(EvaluationSettings):
 
 
 class Package(BundleSettings):
-    """The bundle."""
+    """Name and description of the bundle."""
 
 # %% ../../nbs/pipeline/10_params.ipynb #params
 class Params(BaseParams):

@@ -372,8 +372,8 @@ def test_importance_leaves_the_records_as_they_were() -> None:
     pd.testing.assert_frame_equal(records, before)
 
 
-def make_judged() -> tuple[dict[str, pd.DataFrame], dict[str, dict[str, Weights]]]:
-    """Test and live rows with the answers of a model; one carrier is never late."""
+def make_evaluation(min_slice_rows: int) -> evaluation.Evaluation:
+    """Test and live rows with the predictions of a model; one carrier is never late."""
     judged = {name: make_records() for name in ("test", "live")}
     for frame in judged.values():
         frame["carrier"] = np.where(
@@ -381,33 +381,28 @@ def make_judged() -> tuple[dict[str, pd.DataFrame], dict[str, dict[str, Weights]
         )
         frame.loc[frame["carrier"] == "AA", "late"] = 0
     answers = {name: {"model": Size().predict_proba(frame)[:, 1]} for name, frame in judged.items()}
-    return judged, answers
+    params = load(evaluate={"slices": ["carrier"], "min_slice_rows": min_slice_rows})
+    return evaluation.Evaluation(judged, answers, 0.5, params, params.evaluate)
 
 
-def test_slices_are_judged_on_their_own_rows() -> None:
-    judged, answers = make_judged()
-    params = load(evaluate={"slices": ["carrier"], "min_slice_rows": 50})
+def test_slices_are_evaluated_on_their_own_rows() -> None:
+    evaluated = make_evaluation(min_slice_rows=50)
 
-    found = evaluation.slice_metrics(judged, answers, 0.5, params, params.evaluate).set_index(["split", "value"])
+    found = evaluation.slice_metrics(evaluated).set_index(["split", "value"])
 
     assert list(found.index) == [("test", "AA"), ("test", "BB"), ("live", "AA"), ("live", "BB")], "CC is too small"
-    mask = judged["test"]["carrier"].eq("BB").to_numpy()
-    expected = sk.brier_score_loss(judged["test"]["late"][mask], answers["test"]["model"][mask])
+    mask = evaluated.rows["test"]["carrier"].eq("BB").to_numpy()
+    expected = sk.brier_score_loss(evaluated.target("test")[mask], evaluated.predictions["test"]["model"][mask])
     assert found.loc[("test", "BB"), "brier"] == pytest.approx(expected, abs=1e-6)
     assert found.loc[("test", "BB"), "rows"] == 190
     assert np.isnan(found.loc[("test", "AA"), "roc_auc"]), "a slice of one class has no ROC-AUC"
 
 
 def test_slices_that_are_all_too_small_leave_a_table_that_can_be_read(tmp_path: Path) -> None:
-    judged, answers = make_judged()
-    params = load(evaluate={"slices": ["carrier"], "min_slice_rows": 100_000})
+    evaluated = make_evaluation(min_slice_rows=100_000)
 
-    found = evaluation.slice_metrics(judged, answers, 0.5, params, params.evaluate)
-
-    no_figures = {"test": {"model": {}}, "live": {"model": {}}}
-    evaluation.write_evaluation(
-        Workspace(tmp_path), "evaluate", no_figures, {"slices": found}, judged["test"][["late"]]
-    )
+    no_metrics = {"test": {"model": {}}, "live": {"model": {}}}
+    evaluation.write_evaluation(Workspace(tmp_path), "evaluate", evaluated, no_metrics, Size())
     read = pd.read_csv(tmp_path / "artifacts" / "evaluate" / "slices.csv")
     assert read.empty
     assert {"split", "slice", "value", "rows"} <= set(read.columns)
