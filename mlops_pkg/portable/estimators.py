@@ -86,9 +86,9 @@ CLASSIC = ("left_child", "right_child", "feature", "threshold", "missing_go_to_l
 
 
 def _read_tree(nodes: np.ndarray, fields: tuple[str, ...], values: np.ndarray) -> Tree:
-    """Return the tree in scikit-learn's array of nodes, of which no child is the first."""
+    """Return the tree in an array of scikit-learn's nodes."""
     left, right, feature, threshold, missing_left = (nodes[field] for field in fields)
-    splits = np.flatnonzero(left.astype(np.int64) > 0)
+    splits = np.flatnonzero(left.astype(np.int64) > 0)  # a leaf has 0 or -1
     if not len(splits):
         return _constant_tree(values[0])
     children = np.stack([left, right], axis=1)[splits].astype(np.int64)

@@ -218,7 +218,7 @@ def emit(g: Graph, step: Any, name: str) -> None:
         if g.matrix is None:
             _order_columns(g, step)
         emitter(g, step)
-        if getattr(step, "drop_original", False):
+        if getattr(step, "drop_original", False):  # a second set of columns is learned by one step, given to another
             drop(g, [*step.variables_, *getattr(step, "reference_", getattr(step, "reference", []))])
     except UnsupportedError as error:
         raise UnsupportedError(f"step '{name}' ({kind}): {error}") from None
