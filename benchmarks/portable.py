@@ -22,7 +22,7 @@ from sklearn import ensemble
 from sklearn.pipeline import Pipeline
 
 from mlops_pkg.core.params import load_params
-from mlops_pkg.portable.export import Agreement, agreement, export, fuzzed, on_thresholds
+from mlops_pkg.portable.export import Agreement, agreement, export, fuzz_records, make_threshold_rows
 from mlops_pkg.portable.graph import open_session
 from mlops_pkg.portable.persistence import load_model
 from tests.portable.cases import CASES, features_difference, fitted, margin_difference
@@ -56,7 +56,7 @@ def damaged(real: pd.DataFrame, inputs: dict[str, str], rows: int, seed: int) ->
     """Real rows of features, one value in ten of them damaged."""
     drawn = np.random.default_rng(seed)
     intact = real.iloc[drawn.integers(0, len(real), rows)].reset_index(drop=True)
-    return intact.mask(drawn.random(intact.shape) < 0.1, fuzzed(real, inputs, rows, seed))
+    return intact.mask(drawn.random(intact.shape) < 0.1, fuzz_records(real, inputs, rows, seed))
 
 
 def held_against(
@@ -86,7 +86,9 @@ def campaign(rows: int) -> dict[str, Any]:
     def ask(name: str, estimator: Any, by: Pipeline, of: dict[str, str], make: Callable[[int], pd.DataFrame]) -> None:
         alone = Pipeline([("model", estimator)])
         parts = held_against(by, of, rows - rows // 2, make)
-        parts += held_against(alone, columns, rows // 2, lambda seed: on_thresholds(estimator, X, seed, PART // 3))
+        parts += held_against(
+            alone, columns, rows // 2, lambda seed: make_threshold_rows(estimator, X, seed, PART // 3)
+        )
         found[name] = {
             "rows": sum(part.rows for part in parts),
             "differing": sum(part.differing for part in parts),
@@ -94,7 +96,7 @@ def campaign(rows: int) -> dict[str, Any]:
         }
         say(f"{name}: {found[name]}")
 
-    ask("the project's model", model[-1], model, inputs, lambda seed: fuzzed(records, inputs, PART, seed))
+    ask("the project's model", model[-1], model, inputs, lambda seed: fuzz_records(records, inputs, PART, seed))
     for name, make in MODELS.items():
         estimator = make().fit(X, X["origin"].astype(int) if name.endswith("three classes") else train["late"])
         ask(name, estimator, Pipeline([("model", estimator)]), columns, lambda seed: damaged(X, columns, PART, seed))
@@ -115,7 +117,7 @@ def every_case() -> dict[str, Any]:
     """For every supported type, and every case of it, the largest difference."""
     found: dict[str, dict[str, dict[str, float]]] = {"steps": defaultdict(dict), "estimators": defaultdict(dict)}
     for place, (name, case) in enumerate(CASES.items()):
-        rows = fuzzed(fitted(name).frame, case.inputs, EACH, seed=7)
+        rows = fuzz_records(fitted(name).frame, case.inputs, EACH, seed=7)
         difference = margin_difference if case.is_estimator else features_difference
         found["estimators" if case.is_estimator else "steps"][case.kind][name] = difference(name, rows)[0]
         if place % 50 == 0:

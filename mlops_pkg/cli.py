@@ -51,7 +51,13 @@ _PARTS = {
     "serve": "serving",
     **dict.fromkeys(("new", "adopt", "add", "remove", "rename"), "authoring"),
 }  # the folder of each command that an optional part brings along
-_MISTAKES = ("UserError", "BundleError", "RecordsError", "SettingsError", "GeneratingError")  # their modules are imported late
+_MISTAKES = (
+    "UserError",
+    "BundleError",
+    "RecordsError",
+    "SettingsError",
+    "GeneratingError",
+)  # their modules are imported late
 
 
 def _available_commands() -> dict[str, list[str]]:

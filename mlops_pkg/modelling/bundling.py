@@ -27,7 +27,7 @@ from ..core.params import BaseParams, Section, UserError, package_name
 from ..core.workspace import Workspace, digest, write_bytes, write_json
 from .card import Evaluated
 from .sections import BundleSettings
-from ..portable.export import Agreement, agreement, export, fuzzed, threshold_agreement
+from ..portable.export import Agreement, agreement, export, fuzz_records, threshold_agreement
 from ..portable.graph import UnsupportedError, open_session
 
 # %% ../../nbs/modelling/24_bundling.ipynb #make-graph
@@ -51,7 +51,7 @@ def compare_graph(
 ) -> dict[str, Agreement]:
     """Compare the graph's margins with the pipeline's on real, on damaged and on threshold rows."""
     inputs, session = params.data.kinds, open_session(graph)
-    samples = {**frames, "damaged": fuzzed(frames["test"], inputs, FUZZED, params.seed)}
+    samples = {**frames, "damaged": fuzz_records(frames["test"], inputs, FUZZED, params.seed)}
     agreements = {name: agreement(model, session, frame, inputs, ALONE) for name, frame in samples.items()}
     return {**agreements, "threshold": threshold_agreement(model, frames["test"][list(inputs)], params.seed)}
 

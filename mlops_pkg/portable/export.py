@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['REFUSALS', 'CLOSED_FORM', 'STRANGE_TEXT', 'STRANGE_NUMBERS', 'FACTORS', 'FIRST', 'LAST', 'supported', 'export',
-           'feeds', 'graph_scores', 'pipeline_scores', 'Agreement', 'tolerance', 'compare', 'agreement', 'fuzzed',
-           'thresholds', 'on_thresholds', 'threshold_agreement']
+           'feeds', 'graph_scores', 'pipeline_scores', 'Agreement', 'tolerance', 'compare', 'agreement', 'fuzz_records',
+           'thresholds', 'make_threshold_rows', 'threshold_agreement']
 
 # %% ../../nbs/portable/19_export.ipynb #imports
 import warnings
@@ -192,7 +192,7 @@ FACTORS = (1.0, 1.0, 1.0, 0.1, -1.0, 1e6, 1e-9)
 FIRST, LAST = np.datetime64("1938-01-01", "us").astype(np.int64), np.datetime64("2066-01-01", "us").astype(np.int64)
 
 
-def fuzzed(frame: pd.DataFrame, inputs: Mapping[str, str], rows: int, seed: int) -> pd.DataFrame:
+def fuzz_records(frame: pd.DataFrame, inputs: Mapping[str, str], rows: int, seed: int) -> pd.DataFrame:
     """Return records drawn from real ones, with missing, unseen, negated, huge, infinite and tiny values.
 
     Times run from 1938 to 2065.
@@ -225,7 +225,7 @@ def thresholds(estimator: Any) -> list[tuple[int, float]]:
     return [pair for tree in trees for pair in zip(tree.feature.tolist(), tree.threshold.tolist(), strict=True)]
 
 
-def on_thresholds(estimator: Any, X: pd.DataFrame, seed: int, limit: int | None = None) -> pd.DataFrame:
+def make_threshold_rows(estimator: Any, X: pd.DataFrame, seed: int, limit: int | None = None) -> pd.DataFrame:
     """Return three rows of features for every threshold, or for `limit` of them: on it, just under and just over it.
 
     The other features are those of real rows, drawn from X.
@@ -243,7 +243,7 @@ def on_thresholds(estimator: Any, X: pd.DataFrame, seed: int, limit: int | None 
 
 # %% ../../nbs/portable/19_export.ipynb #threshold-agreement
 def threshold_agreement(pipeline: Pipeline, frame: pd.DataFrame, seed: int, limit: int | None = None) -> Agreement:
-    """Return the agreement of the estimator and its graph on rows made by `on_thresholds` from raw records."""
+    """Return the agreement of the estimator and its graph on rows made by `make_threshold_rows` from raw records."""
     estimator = Pipeline(pipeline.steps[-1:])
     if not thresholds(estimator.steps[-1][1]):
         return Agreement(0, 0, 0, 0.0, None)
@@ -253,5 +253,5 @@ def threshold_agreement(pipeline: Pipeline, frame: pd.DataFrame, seed: int, limi
     if isinstance(X, np.ndarray):
         X = pd.DataFrame(X, columns=[f"x{place}" for place in range(X.shape[1])])
     inputs = dict.fromkeys(X.columns, "number")
-    rows = on_thresholds(estimator.steps[-1][1], X, seed, limit)
+    rows = make_threshold_rows(estimator.steps[-1][1], X, seed, limit)
     return agreement(estimator, open_session(export(estimator, inputs)), rows, inputs)

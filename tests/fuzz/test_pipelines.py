@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from sklearn import ensemble, linear_model, preprocessing
 from sklearn.pipeline import Pipeline
 
-from mlops_pkg.portable.export import agreement, export, fuzzed, graph_scores, threshold_agreement
+from mlops_pkg.portable.export import agreement, export, fuzz_records, graph_scores, threshold_agreement
 from mlops_pkg.portable.graph import UnsupportedError, open_session
 from mlops_pkg.portable.transformers import RoundedCyclicalFeatures
 from tests.portable.cases import hard_rows
@@ -391,7 +391,11 @@ def test_the_graph_of_any_pipeline_answers_as_the_pipeline(built: Built, seed: i
         raise
     hard = hard_rows(built.frame.ffill().bfill(), built.inputs)
     rows = pd.concat(
-        [built.frame, fuzzed(built.frame, built.inputs, 100, seed), hard.sample(min(20, len(hard)), random_state=seed)]
+        [
+            built.frame,
+            fuzz_records(built.frame, built.inputs, 100, seed),
+            hard.sample(min(20, len(hard)), random_state=seed),
+        ]
     )
 
     agreed = agreement(built.pipeline, session, rows, built.inputs, alone=len(rows))

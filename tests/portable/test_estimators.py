@@ -17,9 +17,9 @@ from mlops_pkg.portable.export import (
     Agreement,
     agreement,
     export,
-    fuzzed,
+    fuzz_records,
     graph_scores,
-    on_thresholds,
+    make_threshold_rows,
     pipeline_scores,
     threshold_agreement,
     thresholds,
@@ -37,7 +37,7 @@ def test_an_estimator_and_its_graph_give_the_same_margin(name: str) -> None:
     it = fitted(name)
 
     real = agreement(it.pipeline, it.session, it.frame, it.case.inputs)
-    damaged = agreement(it.pipeline, it.session, fuzzed(it.frame, it.case.inputs, 600, seed=1), it.case.inputs)
+    damaged = agreement(it.pipeline, it.session, fuzz_records(it.frame, it.case.inputs, 600, seed=1), it.case.inputs)
 
     assert tolerance(it.pipeline) == (0.0 if it.case.exact else CLOSED_FORM)
     assert real.ok, f"real rows: {real}"
@@ -212,7 +212,7 @@ def with_fault(name: str, fault: Change) -> tuple[Agreement, Agreement]:
     made = onnx.load_from_string(it.content)
     fault(made.graph, next(node for node in made.graph.node if node.op_type == "TreeEnsemble"))
     session = open_session(made.SerializeToString())
-    edges = on_thresholds(it.pipeline.steps[-1][1], it.frame, seed=2)
+    edges = make_threshold_rows(it.pipeline.steps[-1][1], it.frame, seed=2)
     real, beside = (agreement(it.pipeline, session, rows, it.case.inputs) for rows in (it.frame, edges))
     return real, beside
 

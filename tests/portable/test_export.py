@@ -26,9 +26,9 @@ from mlops_pkg.portable.export import (
     compare,
     export,
     feeds,
-    fuzzed,
+    fuzz_records,
     graph_scores,
-    on_thresholds,
+    make_threshold_rows,
     pipeline_scores,
     supported,
     threshold_agreement,
@@ -50,7 +50,7 @@ ONE_EACH = {case.kind: name for name, case in reversed(CASES.items())}  # the fi
 def test_a_pipeline_and_its_graph_agree_on_real_damaged_and_threshold_rows(name: str) -> None:
     it = fitted(name)
 
-    rows = pd.concat([it.frame, fuzzed(it.frame, it.case.inputs, 600, seed=1)], ignore_index=True)
+    rows = pd.concat([it.frame, fuzz_records(it.frame, it.case.inputs, 600, seed=1)], ignore_index=True)
     found = agreement(it.pipeline, it.session, rows, it.case.inputs, alone=20)
     edges = threshold_agreement(it.pipeline, it.frame, seed=2, limit=60)
 
@@ -177,7 +177,7 @@ def test_no_margin_differs_in_twenty_thousand_damaged_and_threshold_rows(
     flights = pd.read_parquet(built / "artifacts" / "ingest" / "test.parquet")[list(inputs)]
 
     edges = threshold_agreement(pipeline, flights, seed=3, limit=3334)
-    rows = pd.concat([flights, fuzzed(flights, inputs, 20_000 - edges.rows, seed=4)], ignore_index=True)
+    rows = pd.concat([flights, fuzz_records(flights, inputs, 20_000 - edges.rows, seed=4)], ignore_index=True)
     found = agreement(pipeline, open_session(export(pipeline, inputs)), rows, inputs)
 
     assert edges.rows > 500
@@ -393,7 +393,7 @@ def test_of_many_refused_rows_only_some_are_asked_again() -> None:
 def test_damaged_records_are_damaged_in_every_way() -> None:
     frame, inputs = records()[list(KINDS)], dict(KINDS)
 
-    rows = fuzzed(frame, inputs, 5000, seed=0)
+    rows = fuzz_records(frame, inputs, 5000, seed=0)
 
     assert list(rows.columns) == list(inputs)
     assert set(STRANGE_TEXT) < set(rows["carrier"].dropna())
@@ -413,7 +413,7 @@ def test_damaged_records_are_the_same_for_the_same_seed_and_leave_the_real_ones_
     frame = records()[list(KINDS)]
     before = frame.copy()
 
-    first, second, other = (fuzzed(frame, KINDS, 100, seed) for seed in (0, 0, 1))
+    first, second, other = (fuzz_records(frame, KINDS, 100, seed) for seed in (0, 0, 1))
 
     pd.testing.assert_frame_equal(first, second)
     assert not first.equals(other)
@@ -450,7 +450,7 @@ def test_three_rows_lie_on_under_and_over_each_threshold(name: str) -> None:
     estimator = it.pipeline[-1]
     splits = thresholds(estimator)
 
-    rows = on_thresholds(estimator, it.frame, seed=0).to_numpy()
+    rows = make_threshold_rows(estimator, it.frame, seed=0).to_numpy()
 
     exact = np.float64 if "Hist" in name else np.float32
     assert len(rows) == 3 * len(splits)
@@ -470,8 +470,8 @@ def test_three_rows_lie_on_under_and_over_each_threshold(name: str) -> None:
 def test_a_limit_takes_some_of_the_thresholds() -> None:
     it = fitted("HistGradientBoostingRegressor poisson")
 
-    assert len(on_thresholds(it.pipeline[-1], it.frame, seed=0, limit=5)) == 15
-    first, second = (on_thresholds(it.pipeline[-1], it.frame, seed=seed, limit=5) for seed in (0, 1))
+    assert len(make_threshold_rows(it.pipeline[-1], it.frame, seed=0, limit=5)) == 15
+    first, second = (make_threshold_rows(it.pipeline[-1], it.frame, seed=seed, limit=5) for seed in (0, 1))
     assert not first.equals(second)
 
 

@@ -15,7 +15,15 @@ from onnx import numpy_helper
 from sklearn import preprocessing
 from sklearn.pipeline import Pipeline
 
-from mlops_pkg.portable.export import CLOSED_FORM, agreement, export, fuzzed, graph_scores, pipeline_scores, supported
+from mlops_pkg.portable.export import (
+    CLOSED_FORM,
+    agreement,
+    export,
+    fuzz_records,
+    graph_scores,
+    pipeline_scores,
+    supported,
+)
 from mlops_pkg.portable.graph import UnsupportedError, open_session
 from tests.portable.cases import CASES, KINDS, features_difference, features_session, fitted, last_step, records
 
@@ -42,7 +50,7 @@ def test_a_step_and_its_graph_give_the_same_columns(name: str) -> None:
     it = fitted(name)
 
     largest, answered = features_difference(name, it.frame)
-    damaged, _ = features_difference(name, fuzzed(it.frame, it.case.inputs, 600, seed=1))
+    damaged, _ = features_difference(name, fuzz_records(it.frame, it.case.inputs, 600, seed=1))
 
     allowed = 0.0 if it.case.exact else CLOSED_FORM
     assert answered == len(it.frame), "the graph refuses rows that the pipeline was fitted on"
@@ -221,7 +229,7 @@ def tampered(name: str, change: Callable[[onnx.NodeProto], None], operator: str)
     made = onnx.load_from_string(it.content)
     change(next(node for node in made.graph.node if node.op_type == operator))
     session = open_session(made.SerializeToString())
-    rows = fuzzed(it.frame, it.case.inputs, 1000, seed=1)
+    rows = fuzz_records(it.frame, it.case.inputs, 1000, seed=1)
     return agreement(it.pipeline, session, rows, it.case.inputs)
 
 
@@ -277,7 +285,7 @@ def test_a_graph_that_answers_what_the_pipeline_refuses_is_noticed() -> None:
     found = agreement(
         it.pipeline,
         open_session(made.SerializeToString()),
-        fuzzed(it.frame, it.case.inputs, 500, seed=1),
+        fuzz_records(it.frame, it.case.inputs, 500, seed=1),
         it.case.inputs,
     )
 
