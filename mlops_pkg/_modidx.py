@@ -2085,8 +2085,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                           'mlops_pkg.serving.server.TimedConnection.resume_writing': ( 'serving/server.html#timedconnection.resume_writing',
                                                                                                        'mlops_pkg/serving/server.py'),
                                           'mlops_pkg.serving.server.Worker': ('serving/server.html#worker', 'mlops_pkg/serving/server.py'),
-                                          'mlops_pkg.serving.server.Worker.check_bundle': ( 'serving/server.html#worker.check_bundle',
-                                                                                            'mlops_pkg/serving/server.py'),
                                           'mlops_pkg.serving.server.Worker.end_without_parent': ( 'serving/server.html#worker.end_without_parent',
                                                                                                   'mlops_pkg/serving/server.py'),
                                           'mlops_pkg.serving.server.Worker.handle_exit': ( 'serving/server.html#worker.handle_exit',

@@ -110,7 +110,7 @@ def count_predictions(counters: Counters, model: Model, data: Any, answers: Answ
     """Count the records, or the columns, of a batch and their predictions."""
     values = answers.answer[~np.isnan(answers.answer)] if answers.rejects else answers.answer
     bounds, buckets = counters.families["answers"].bounds, counters.buckets("answers")
-    buckets[:-1] += np.bincount(np.searchsorted(bounds, values), minlength=len(bounds) + 1)
+    buckets[:-1] += np.bincount(np.array(bounds).searchsorted(values), minlength=len(bounds) + 1)
     buckets[-1] += values.sum()
     counters.add("records", amount=len(answers.answer))
     counters.add("records_rejected", amount=len(answers.answer) - len(values))

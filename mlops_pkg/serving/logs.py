@@ -18,12 +18,8 @@ from pathlib import Path
 from typing import Any
 
 # %% ../../nbs/serving/46_logs.ipynb #line-2
-def log_line(
-    moment: float,  # seconds since 1970
-    event: str,
-    facts: dict[str, Any],
-) -> bytes:
-    """Return an event as a line of JSON with its UTC time in milliseconds."""
+def log_line(moment: float, event: str, facts: dict[str, Any]) -> bytes:
+    """Return an event as a line of JSON; `moment` is in seconds since 1970."""
     seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment))
     entry = {"time": f"{seconds}.{int(moment * 1000) % 1000:03d}Z", "event": event, **facts}
     return json.dumps(entry, default=str).encode() + b"\n"

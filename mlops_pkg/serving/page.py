@@ -111,11 +111,8 @@ def _fill(name: str, texts: dict[str, str], **html: str) -> str:
     return template.substitute({key: escape(text) for key, text in texts.items()}, **html)
 
 
-def page(
-    model: Model,
-    needs_key: bool,  # whether clients must send a key
-) -> str:
-    """Return the page of a model as HTML."""
+def page(model: Model, needs_key: bool) -> str:
+    """Return the page of a model as HTML; `needs_key` tells whether clients must send a key."""
     info, predictor, signature = model.info, model.predictor, model.predictor.signature
     threshold = "" if signature.threshold is None else f"{signature.threshold:.15g}"
     texts = {"name": info.name, "version": info.version, "digest": info.digest, "description": predictor.description}

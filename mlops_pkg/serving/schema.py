@@ -34,11 +34,8 @@ def _example_number(field: Field, median: Any) -> float:
     return value if high is None else min(value, high)
 
 
-def example_value(
-    field: Field,
-    reference: Any = None,  # reference.json of the bundle
-) -> Any:
-    """Return a value that is valid for a field, and likely."""
+def example_value(field: Field, reference: Any = None) -> Any:
+    """Return a value that is valid for a field, and likely by reference.json of the bundle."""
     missing = _lookup(reference, "columns", field.name, "missing")
     if field.nullable and isinstance(missing, float) and missing > 0.5:
         return None
@@ -53,11 +50,8 @@ def example_value(
     return field.categories[0] if field.categories else "text"
 
 # %% ../../nbs/serving/42_schema.ipynb #example-record
-def example_record(
-    signature: Signature,
-    reference: Any = None,  # reference.json of the bundle
-) -> dict[str, Any]:
-    """Return a record that is valid for the model and resembles its training data."""
+def example_record(signature: Signature, reference: Any = None) -> dict[str, Any]:
+    """Return a record that is valid for the model, and likely by reference.json of the bundle."""
     return {field.name: example_value(field, reference) for field in signature.fields}
 
 # %% ../../nbs/serving/42_schema.ipynb #field-schema
@@ -72,10 +66,7 @@ _DESCRIPTIONS = {
 }
 
 
-def field_schema(
-    field: Field,
-    example: Any = None,
-) -> dict[str, Any]:
+def field_schema(field: Field, example: Any = None) -> dict[str, Any]:
     """Return the JSON Schema of a field."""
     kind = _TYPES[field.kind]
     schema: dict[str, Any] = {"type": [kind, "null"] if field.nullable else kind}

@@ -107,7 +107,7 @@ def refuse(connection: BaseConnection, error: RefusedError) -> None:
         cycle.keep_alive, connection.deadline = False, math.inf
         return
     headers, content = error_response(service, error)
-    headers = [header for header in connection.server_state.default_headers if header[0] != b"connection"] + headers
+    headers = [*connection.server_state.default_headers, *headers]
     lines = [name + b": " + value + b"\r\n" for name, value in headers if name != b"connection"]
     connection.stream.write(b"".join([STATUS_LINE[error.status], *lines, b"connection: close\r\n\r\n", content]))
     service.counters.add("requests", "other", str(error.status))
@@ -256,11 +256,8 @@ def refuse_excess(connection: BaseConnection) -> None:
         refuse(connection, RefusedError(503, "overloaded", reason))
 
 
-def limit_unread(
-    connections: list[BaseConnection],
-    limit: int,  # bytes of responses that may wait for their readers
-) -> None:
-    """Abort the connections that have read nothing for longest, until the rest is within the limit."""
+def limit_unread(connections: list[BaseConnection], limit: int) -> None:
+    """Abort the connections that have read nothing for longest, until at most `limit` bytes are unread."""
     waiting = sorted((each for each in connections if each.flow.write_paused), key=lambda each: each.read_deadline)
     size = sum(each.stream.get_write_buffer_size() for each in waiting)
     for connection in waiting:
@@ -383,15 +380,11 @@ class Worker(AcceptingServer):
     lifeline: int | None = None  # a pipe that closes when the parent has ended
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and watch for SIGHUP and the end of the parent."""
+        """Start; check for a new bundle on SIGHUP, and shut down when the parent has ended."""
         await super().startup(sockets)
-        self.loop.add_signal_handler(signal.SIGHUP, self.check_bundle)
+        self.loop.add_signal_handler(signal.SIGHUP, self.loop.run_in_executor, None, self.service.models.reload)
         if self.lifeline is not None:
             self.loop.add_reader(self.lifeline, self.end_without_parent, self.lifeline)
-
-    def check_bundle(self) -> None:
-        """Look for a new bundle now."""
-        self.loop.run_in_executor(None, self.service.models.reload)
 
     def end_without_parent(self, lifeline: int) -> None:
         """Shut down, because the parent has ended."""
