@@ -71,7 +71,7 @@ def plain(value: float | None, digits: int = 0) -> str:
 def table(figures: dict[str, Any]) -> str:
     """Servers, Arrow and goals as Markdown."""
     lines = [
-        "| one record a request | requests/s: 1 client | 16 | 256 | p50 ms, 16 | p99 ms, 16 | processor ms a request | "
+        "| one record per request | requests/s: 1 client | 16 | 256 | p50 ms, 16 | p99 ms, 16 | CPU ms per request | "
         "memory MB | ready after s | answers |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
@@ -86,7 +86,7 @@ def table(figures: dict[str, Any]) -> str:
     arrow, after = figures["servers"][OURS]["arrow"], figures["servers"][OURS]["after_arrow"]
     lines += [
         "",
-        f"| Arrow, {arrow['rows_a_body']:,} rows a request | rows/s | bare graph | processor ms for 1,000 rows |",
+        f"| Arrow, {arrow['rows_a_body']:,} rows per request | rows/s | bare graph | CPU ms per 1,000 rows |",
         "| --- | ---: | ---: | ---: |",
     ]
     for clients in ARROW_CLIENTS:
@@ -102,7 +102,7 @@ def table(figures: dict[str, Any]) -> str:
         f"after Arrow bodies {plain(after['rss_mb'])} and {plain(after['pss_mb'])} MB.",
         generator(figures),
         "",
-        "| goal | | found | |",
+        "| goal | | measured | |",
         "| --- | ---: | ---: | --- |",
     ]
     for one in figures["goals"]:

@@ -47,4 +47,4 @@ def test_the_figures_of_the_readme_are_those_of_the_last_run() -> None:
 
     assert len(shown) == 13
     assert [line for line in shown if line not in figures] == []
-    assert f"{json.loads((home / 'fuzz.json').read_text())['requests']:,} broken" in README
+    assert f"{json.loads((home / 'fuzz.json').read_text())['requests']:,} malformed" in README
