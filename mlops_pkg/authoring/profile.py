@@ -50,7 +50,7 @@ BOOLEANS = (("False", "True"), ("false", "true"), ("FALSE", "TRUE"))
 
 
 def find_format(path: Path) -> FileFormat:
-    """Return how a table is file_format, from its first megabytes; raise `UserError` if it is not a table."""
+    """Return how a table is written, from its first megabytes; raise `UserError` if it is not a table."""
     if path.suffix == ".parquet":
         return FileFormat()
     with _user_errors(path), path.open("rb") as file, decompress(file, path.suffix) as stream:

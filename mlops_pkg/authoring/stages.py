@@ -74,6 +74,7 @@ def section_class(name: str) -> str:
 
 
 def _test_path(root: Path, name: str) -> Path:
+    """Return the path of a stage's own test."""
     folder = root / "tests" / "pipeline"
     return (folder if folder.is_dir() else folder.parent) / f"test_{name}.py"
 
@@ -186,12 +187,12 @@ def add_stage(root: Path, name: str, after: str) -> list[str]:
         raise UserError(f"{after} writes no table (.parquet) that a new stage could begin with; choose another --after")
     package, params, path = package_name(root), stage_notebook(root, "params"), new_notebook_path(root, after, name)
     words = {"name": name, "after": after, "file": tables[0], "package": package}
-    text = render_part("stage.cells", title=name.replace("_", " ").capitalize(), **words)
+    cells = render_part("stage.cells", title=name.replace("_", " ").capitalize(), **words)
     sections = read_notebook(params)
     add_section(sections, name, after)
     dvc, values, readme = (root / file for file in ("dvc.yaml", "params.yaml", "README.md"))
     written = {
-        path: clean_content(root, make_notebook(text)),
+        path: clean_content(root, make_notebook(cells)),
         params: clean_content(root, sections),
         values: insert_block(values.read_text("utf-8"), after, f"{name}: {{}}").encode(),
         readme: add_row(readme.read_text("utf-8"), name, path.relative_to(root).as_posix(), after).encode(),
@@ -220,6 +221,7 @@ def _code_lines(root: Path) -> Iterator[tuple[Path, str, str]]:
 
 
 def _text_lines(root: Path, path: Path) -> Iterator[tuple[Path, str, str]]:
+    """Yield the same of each line of a text file."""
     for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
         yield path, f"{path.relative_to(root).as_posix()}: line {number}", line.strip()
 
