@@ -19,6 +19,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from .workspace import read_json
+
 # %% ../../nbs/core/06_differences.ipynb #sides
 Sides = tuple[str, str]  # where the first and where the second value stands, for messages
 SIDES: Sides = ("in production", "in research")
@@ -139,14 +141,10 @@ def bytes_difference(ours: bytes, theirs: bytes, sides: Sides = SIDES) -> str:
     return f"bytes differ from offset {offset:,} on ({sizes})"
 
 # %% ../../nbs/core/06_differences.ipynb #file-difference
-def _read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 _KINDS: dict[str, tuple[Callable[[Path], Any], Callable[..., str | None]]] = {
     ".parquet": (_read_parquet, table_difference),
     ".csv": (_read_csv, table_difference),
-    ".json": (_read_json, value_difference),
+    ".json": (read_json, value_difference),
     ".skops": (_read_archive, archive_difference),
 }
 

@@ -50,13 +50,8 @@ MACHINE_NAME = "another-machine"
 def imitate_machine() -> None:
     """Patch the standard library so that it reports another machine and another user."""
     real = os.uname()
-    names = (
-        real.sysname,
-        MACHINE_NAME,
-        f"{real.release}-{MACHINE_NAME}",
-        f"{real.version} {MACHINE_NAME}",
-        real.machine,
-    )
+    release, version = f"{real.release}-{MACHINE_NAME}", f"{real.version} {MACHINE_NAME}"
+    names = (real.sysname, MACHINE_NAME, release, version, real.machine)
     os.uname = lambda: os.uname_result(names)  # platform.uname asks it once, when uuid is imported
     import getpass
     import pwd

@@ -188,32 +188,25 @@ def write_rows(
 LOCK_WAIT, CONNECT_WAIT = 5, 10  # seconds
 
 
-def _resolve_url(sql: Sql, key: str) -> str:
-    """Return the URL, read from the environment if it is `env:VARIABLE`."""
-    name = sql.url.removeprefix("env:")
-    if name == sql.url:
-        return sql.url
-    if url := os.environ.get(name):
-        return url
-    hint = f"`export {name}=postgresql+psycopg://USER:PASSWORD@HOST/DATABASE`"
-    raise UserError(f"params.yaml: {key} = '{sql.url}': this variable is not set; {hint}")
-
-
 def _create_engine(sql: Sql, root: Path, key: str) -> "Engine":
     """Return the engine for the database; raise `UserError` for a URL that it cannot use."""
     import sqlalchemy as sa
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-    where = f"params.yaml: {key}"
+    where, variable = f"params.yaml: {key}", sql.url.removeprefix("env:")
+    address = sql.url if variable == sql.url else os.environ.get(variable)
+    if not address:
+        hint = f"`export {variable}=postgresql+psycopg://USER:PASSWORD@HOST/DATABASE`"
+        raise UserError(f"{where} = '{sql.url}': this variable is not set; {hint}")
     try:
-        url = sa.make_url(_resolve_url(sql, key))
+        url = sa.make_url(address)
         if url.get_backend_name() == "sqlite":
             path = root / Path(url.database or ":memory:").expanduser()
             if not path.is_file():
                 raise UserError(f"{where}: there is no file {url.database}; its path is seen from the project's folder")
             read_only = {"mode": "ro", "uri": "true"}
-            address = url.set(database=f"file:{path.resolve().as_uri().removeprefix('file://')}", query=read_only)
-            return sa.create_engine(address, poolclass=sa.NullPool, connect_args={"timeout": LOCK_WAIT})
+            file = url.set(database=f"file:{path.resolve().as_uri().removeprefix('file://')}", query=read_only)
+            return sa.create_engine(file, poolclass=sa.NullPool, connect_args={"timeout": LOCK_WAIT})
         wait = {"connect_timeout": CONNECT_WAIT} if url.get_backend_name() == "postgresql" else {}
         return sa.create_engine(url, poolclass=sa.NullPool, connect_args=wait)
     except ModuleNotFoundError as error:

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from .params import SPLITS, Data, RandomSplit, Split, Target, UserError, nearest
-from .tables import KINDS, NUMBER, TEXT, Counts, Tables
+from .tables import KINDS, NUMBER, TEXT, Checked, Tables
 from .workspace import Workspace, write_json, write_table
 
 # %% ../../nbs/core/09_splits.ipynb #drop-without
@@ -124,7 +124,7 @@ def check_training(train: pd.DataFrame, data: Data) -> None:
             )
 
 # %% ../../nbs/core/09_splits.ipynb #split-rows
-def split_rows(frame: pd.DataFrame, data: Data) -> dict[str, pd.DataFrame]:
+def split_rows(frame: pd.DataFrame, data: Data) -> Tables:
     """Return the selected rows of each split in their order; raise `UserError` for a split without rows."""
     place = assign_splits(frame, data.split)
     splits = {name: frame[place == name].reset_index(drop=True) for name in SPLITS}
@@ -148,13 +148,7 @@ def step(name: str, before: pd.DataFrame, after: pd.DataFrame, why: str) -> dict
     return {"step": name, "before": len(before), "after": len(after), "why": why}
 
 # %% ../../nbs/core/09_splits.ipynb #write
-def write(
-    workspace: Workspace,
-    stage: str,
-    checked: tuple[Tables, pd.DataFrame, Counts],  # as `check_tables` returns it
-    splits: dict[str, pd.DataFrame],
-    steps: Steps,
-) -> None:
+def write(workspace: Workspace, stage: str, checked: Checked, splits: Tables, steps: Steps) -> None:
     """Write the splits, the rejects and the counts of rows as outputs of `stage`, and print the counts."""
     _, rejects, counts = checked
     for name, count in counts.items():

@@ -129,14 +129,6 @@ def _reading_parquet() -> Iterator[None]:
         raise RecordsError(f"not parquet, or damaged: {str(error).splitlines()[0]}") from None
 
 
-def _parquet_schema(path: Path) -> "pa.Schema":
-    """Return the names and types of the columns of a parquet file."""
-    import pyarrow.parquet as pq
-
-    with _reading_parquet():
-        return pq.read_schema(path)
-
-
 def _parquet_batches(path: Path, columns: list[str]) -> "Iterator[tuple[pa.RecordBatch, float]]":
     """Yield some columns, batch by batch, each with the share of the rows that have been read."""
     import pyarrow.parquet as pq
@@ -175,6 +167,9 @@ def open_source(path: Path, columns: Sequence[str], written: FileFormat = PLAIN)
         names, start = _parse_header(head, written.separator)
         first = ((head[at : at + BLOCK_BYTES], share) for at in range(start, len(head), BLOCK_BYTES))
         return Source(names, {}, _csv_blocks(chain(first, pieces), written.separator, start))
-    schema = _parquet_schema(path)
+    import pyarrow.parquet as pq
+
+    with _reading_parquet():
+        schema = pq.read_schema(path)
     types = dict(zip(schema.names, schema.types, strict=True))
     return Source(schema.names, types, _parquet_batches(path, list(columns)))

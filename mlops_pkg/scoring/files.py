@@ -243,6 +243,11 @@ class Tally:
     rejected: int
     rejects: Path | None  # the file with the reasons; None if nothing was rejected
 
+    def __str__(self) -> str:
+        """Return the tally in one line, for people."""
+        words = f"{self.rows:,} rows: {self.rows - self.rejected:,} answered, {self.rejected:,} rejected"
+        return f"{words}; see {self.rejects}" if self.rejects else words
+
 # %% ../../nbs/scoring/52_files.ipynb #score-file
 def score_file(
     bundle: Path | str,
