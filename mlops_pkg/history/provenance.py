@@ -106,12 +106,11 @@ def stage_edges(
     record = locked or Locked("", {}, {}, {})
     values = {f"{file}:{key}": value for file, keys in record.params.items() for key, value in keys.items()}
     reads = {**record.deps, **{key: value_digest(value) for key, value in values.items()}}
+    declared_reads, declared_writes = _declared(declared, reads, record.outs)
     edges = []
-    for kind, recorded, wanted in zip(
-        ("read", "write"), (reads, record.outs), _declared(declared, reads, record.outs), strict=True
-    ):
-        for path in dict.fromkeys((*recorded, *wanted)):
-            mark = "no longer declared" if path not in wanted else "declared since" if path not in recorded else ""
+    for kind, recorded, now in (("read", reads, declared_reads), ("write", record.outs, declared_writes)):
+        for path in dict.fromkeys((*recorded, *now)):
+            mark = "no longer declared" if path not in now else "declared since" if path not in recorded else ""
             source, target = (path, name) if kind == "read" else (name, path)
             edges.append(Edge(source, target, kind, recorded.get(path), values.get(path), mark if locked else ""))
     return edges
