@@ -30,19 +30,19 @@ from tests.conftest import STAGES
 
 
 def bundle_of(root: Path) -> Path:
-    """Where the stage writes."""
+    """Return the output folder of the stage."""
     return root / "artifacts" / "package"
 
 
 def leaves_of(value: Any, path: str = "") -> dict[str, Any]:
-    """Every single value of a JSON file by its path."""
+    """Return every value of a JSON file by its path."""
     if not isinstance(value, dict):
         return {path: value}
     return {key: leaf for name, child in value.items() for key, leaf in leaves_of(child, f"{path}/{name}").items()}
 
 
 def changed_by(root: Path) -> set[str]:
-    """What differs in the lineage after packing again."""
+    """Return what differs in the lineage after packaging again."""
     before = leaves_of(read_json(bundle_of(root) / "lineage.json"))
     command = [sys.executable, "-m", "mlops_pkg.core.stage", "package"]  # the code in root runs, as under DVC
     subprocess.run(command, cwd=root, check=True, capture_output=True)

@@ -33,7 +33,7 @@ def fit(name: str, params: Params, X: pd.DataFrame, y: pd.Series) -> Any:
 
 
 def load(**overrides: Any) -> Params:
-    """The project's own params.yaml with few trees, for few rows."""
+    """Return the project's own params with few trees, for few rows."""
     few = {**TASK, "train": {"max_iter": 5, "min_samples_leaf": 10}}
     if overrides.get("task") == "regression":
         overrides = {"data": {"target": {"positive_above": None}}, **overrides}
@@ -41,7 +41,7 @@ def load(**overrides: Any) -> Params:
 
 
 def make_rows(rows: int = 400) -> tuple[pd.DataFrame, "pd.Series[Any]"]:
-    """Three features, of which two tell something, and a target of 0 and 1."""
+    """Return three features, of which two are informative, and a target of 0 and 1."""
     generator = np.random.default_rng(0)
     X = pd.DataFrame(generator.normal(size=(rows, 3)), columns=["a", "b", "c"])
     return X, (X["a"] + X["b"] ** 2 + generator.normal(size=rows) > 1).astype("int64").rename("late")
@@ -54,7 +54,7 @@ def write_params(root: Path, overrides: dict[str, Any]) -> None:
 
 
 def read_features(root: Path, split: str) -> tuple[pd.DataFrame, "pd.Series[Any]"]:
-    """Features and target of a split."""
+    """Return features and target of a split."""
     data = load_params(root / "params.yaml").data
     return models.features_and_target(read_table(root / "artifacts" / "features" / f"{split}.parquet"), data)
 
@@ -311,7 +311,7 @@ def test_the_linear_estimator_can_be_chosen(copy_of_built: Path) -> None:
 
 @pytest.fixture(scope="module")
 def regression(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A regression of the delay on the sample: two lines of params.yaml changed, and all stages built."""
+    """Build a regression of the delay on the sample; two lines of params.yaml differ."""
     root = tmp_path_factory.mktemp("regression") / "project"
     shutil.copytree(built, root, ignore=shutil.ignore_patterns("artifacts"))
     write_params(root, {"task": "regression", "data": {"target": {"name": "delay", "positive_above": None}}})

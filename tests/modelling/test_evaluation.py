@@ -1,4 +1,4 @@
-"""The judgement: figures are those of scikit-learn, intervals mean what they say, nothing is chosen on test."""
+"""The evaluation: metrics equal those of scikit-learn, intervals cover as they say, nothing is chosen on test."""
 
 import shutil
 from pathlib import Path
@@ -24,17 +24,17 @@ Weights = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def load(**overrides: Any) -> Params:
-    """The project's own params.yaml with few resamples."""
+    """Return the project's own params with few resamples."""
     return load_params(ROOT / "params.yaml", merge({**TASK, "evaluate": {"bootstrap": 50}}, overrides))
 
 
 def make_settings(**values: Any) -> Evaluate:
-    """The section of params.yaml."""
+    """Return the section of params.yaml."""
     return load(evaluate=values).evaluate
 
 
 def make_case(seed: int) -> tuple[Weights, Weights, Weights]:
-    """Targets, answers with many ties, and whole weights of which some are 0."""
+    """Return targets, predictions with many ties, and integer weights of which some are 0."""
     generator = np.random.default_rng(seed)
     rows = int(generator.integers(20, 300))
     answer = generator.random(rows).round(int(generator.integers(1, 4)))
@@ -50,15 +50,15 @@ def importance(model: Any, frame: pd.DataFrame, params: Params) -> pd.DataFrame:
 
 
 def repeated(values: Weights, weights: Weights) -> Weights:
-    """Each value as often as its weight says."""
+    """Return each value repeated by its weight."""
     return np.repeat(values, weights.astype(int))
 
 
-# Figures
+# Metrics
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_ranking_figures_are_those_of_scikit_learn(seed: int) -> None:
+def test_ranking_metrics_are_those_of_scikit_learn(seed: int) -> None:
     y, answer, weights = make_case(seed)
 
     plain, weighted = (measures.ranking_metrics(y, answer)(given) for given in (np.ones(len(y)), weights))
@@ -70,7 +70,7 @@ def test_ranking_figures_are_those_of_scikit_learn(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(20, 30))
-def test_every_figure_of_a_classification_is_that_of_scikit_learn(seed: int) -> None:
+def test_every_metric_of_a_classification_is_that_of_scikit_learn(seed: int) -> None:
     y, answer, weights = make_case(seed)
     threshold = float(np.random.default_rng(seed).choice(answer))
     called = (answer >= threshold).astype(int)
@@ -91,7 +91,7 @@ def test_every_figure_of_a_classification_is_that_of_scikit_learn(seed: int) -> 
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_every_figure_of_a_regression_is_that_of_scikit_learn(seed: int) -> None:
+def test_every_metric_of_a_regression_is_that_of_scikit_learn(seed: int) -> None:
     generator = np.random.default_rng(seed)
     y, answer = generator.normal(size=(2, 100))
     weights = generator.integers(0, 4, 100).astype("float64")
@@ -116,7 +116,7 @@ def test_a_weight_counts_like_as_many_rows() -> None:
 
 
 @pytest.mark.parametrize("only", [0, 1])
-def test_a_single_class_gives_none_where_a_figure_is_undefined(only: int) -> None:
+def test_a_single_class_gives_none_where_a_metric_is_undefined(only: int) -> None:
     y, answer = np.full(40, only), np.linspace(0, 1, 40)
 
     found = measures.with_intervals(measures.weighted_metrics(y, answer, 0.5), 40, make_settings(), 0)
@@ -137,7 +137,7 @@ def test_a_constant_target_of_a_regression_gives_none() -> None:
 
 
 def interval(rows: int, seed: int = 0, **settings: Any) -> dict[str, Any]:
-    """Figures with intervals for so many rows of the same kind."""
+    """Return metrics with intervals for so many similar rows."""
     generator = np.random.default_rng(7)
     answer = generator.random(rows)
     y = (generator.random(rows) < answer).astype("int64")
@@ -199,7 +199,7 @@ def test_of_two_equally_good_thresholds_the_lower_is_taken() -> None:
 
 @pytest.fixture(scope="module")
 def other_test_rows(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built project, judged on test and live rows whose target is turned round."""
+    """Return the built project, evaluated on test and live rows with inverted target."""
     root = Path(shutil.copytree(built, tmp_path_factory.mktemp("other") / "project"))
     for name in ("test", "live"):
         path = root / "artifacts" / "ingest" / f"{name}.parquet"
@@ -225,7 +225,7 @@ def test_the_threshold_is_chosen_on_validation_alone(built: Path, other_test_row
     assert other["test"] != metrics["test"]
 
 
-def test_figures_on_test_do_not_depend_on_live_rows(built: Path, other_test_rows: Path, tmp_path: Path) -> None:
+def test_metrics_on_test_do_not_depend_on_live_rows(built: Path, other_test_rows: Path, tmp_path: Path) -> None:
     root = Path(shutil.copytree(built, tmp_path / "project"))
     changed = other_test_rows / "artifacts" / "ingest" / "live.parquet"
     shutil.copy(changed, root / "artifacts" / "ingest" / "live.parquet")
@@ -241,8 +241,8 @@ def test_figures_on_test_do_not_depend_on_live_rows(built: Path, other_test_rows
 # Tables
 
 
-def make_answers(rows: int = 1000) -> tuple[Weights, dict[str, Weights]]:
-    """Targets, and the answers of three models of which one is constant."""
+def make_predictions(rows: int = 1000) -> tuple[Weights, dict[str, Weights]]:
+    """Return targets, and the predictions of three models of which one is constant."""
     generator = np.random.default_rng(0)
     answer = generator.random(rows)
     y = (generator.random(rows) < answer).astype("int64")
@@ -250,7 +250,7 @@ def make_answers(rows: int = 1000) -> tuple[Weights, dict[str, Weights]]:
 
 
 def test_curves_run_from_corner_to_corner_in_at_most_200_points() -> None:
-    y, answers = make_answers()
+    y, answers = make_predictions()
 
     roc, pr = measures.curves(y, answers)
 
@@ -268,7 +268,7 @@ def test_curves_run_from_corner_to_corner_in_at_most_200_points() -> None:
 
 
 def test_a_thinned_curve_keeps_the_area_under_it() -> None:
-    y, answers = make_answers()
+    y, answers = make_predictions()
 
     roc, _ = measures.curves(y, answers)
 
@@ -279,7 +279,7 @@ def test_a_thinned_curve_keeps_the_area_under_it() -> None:
 
 @pytest.mark.parametrize("rows", [7, 10, 1003])
 def test_calibration_bins_hold_every_row_once(rows: int) -> None:
-    y, answers = make_answers(rows)
+    y, answers = make_predictions(rows)
 
     found = measures.calibration(y, answers, make_settings(calibration_bins=10), seed=0)
 
@@ -291,7 +291,7 @@ def test_calibration_bins_hold_every_row_once(rows: int) -> None:
         assert (part["observed"] * part["rows"]).sum() == pytest.approx(y.sum(), abs=1e-3)
 
 
-def test_equal_answers_share_a_bin() -> None:
+def test_equal_predictions_share_a_bin() -> None:
     y, answer = np.arange(100) % 2, np.repeat([0.2, 0.4, 0.9], [50, 30, 20])
 
     found = measures.calibration(y, {"model": answer}, make_settings(calibration_bins=10), seed=0)
@@ -312,7 +312,7 @@ def test_the_interval_of_a_bin_is_that_of_a_share() -> None:
 
 
 def test_a_calibrated_model_lies_on_the_diagonal() -> None:
-    y, answers = make_answers(20_000)
+    y, answers = make_predictions(20_000)
 
     found = measures.calibration(y, answers, make_settings(calibration_bins=10), seed=0)
 
@@ -335,16 +335,16 @@ def test_the_confusion_counts_every_row_once() -> None:
 
 
 class Size:
-    """A model that looks at one column alone."""
+    """A model of one column."""
 
     def predict_proba(self, X: pd.DataFrame) -> Weights:
-        """The distance as a probability."""
+        """Return the distance as a probability."""
         share = X["distance"].to_numpy() / 100
         return np.column_stack([1 - share, share])
 
 
 def make_records(rows: int = 300) -> pd.DataFrame:
-    """Test rows whose target follows the distance."""
+    """Return test rows whose target depends on the distance."""
     generator = np.random.default_rng(0)
     params = load()
     records = pd.DataFrame({name: generator.integers(0, 100, rows).astype("float64") for name in params.data.columns})
@@ -373,7 +373,7 @@ def test_importance_leaves_the_records_as_they_were() -> None:
 
 
 def make_evaluation(min_slice_rows: int) -> evaluation.Evaluation:
-    """Test and live rows with the predictions of a model; one carrier is never late."""
+    """Return test and live rows with the predictions of a model; one carrier is never late."""
     judged = {name: make_records() for name in ("test", "live")}
     for frame in judged.values():
         frame["carrier"] = np.where(
@@ -423,7 +423,7 @@ def test_predictions_have_a_row_for_each_test_and_live_row_in_order(built: Path)
     assert list(found.columns) == ["split", "line", "late", "model", "linear", "prior"]
 
 
-def test_the_answers_are_those_of_the_saved_models(built: Path) -> None:
+def test_the_predictions_are_those_of_the_saved_models(built: Path) -> None:
     params = load_params(built / "params.yaml")
     found = read_table(built / "artifacts" / "evaluate" / "predictions.parquet")
     rows = read_table(built / "artifacts" / "ingest" / "live.parquet")
@@ -436,7 +436,7 @@ def test_the_answers_are_those_of_the_saved_models(built: Path) -> None:
     assert set(found["prior"]) == {round(train["late"].mean(), 9)}
 
 
-def test_the_figures_are_those_of_the_predictions(built: Path) -> None:
+def test_the_metrics_are_those_of_the_predictions(built: Path) -> None:
     found = read_table(built / "artifacts" / "evaluate" / "predictions.parquet")
     metrics = read_json(built / "artifacts" / "evaluate" / "comparison.json")
 
@@ -462,7 +462,7 @@ def test_the_tables_agree_with_the_predictions(built: Path) -> None:
     assert set(pd.read_csv(folder / "slices.csv")["slice"]) == {"month", "carrier", "origin"}
 
 
-def test_judging_again_gives_the_same_bytes(copy_of_built: Path) -> None:
+def test_evaluating_again_gives_the_same_bytes(copy_of_built: Path) -> None:
     folder = copy_of_built / "artifacts" / "evaluate"
     before = {path.name: digest(path) for path in folder.iterdir()}
 

@@ -21,12 +21,12 @@ NAMES = list(features.MODULES)
 
 
 def make_features(*steps: dict[str, Any]) -> Features:
-    """The section of params.yaml with these steps."""
+    """Return the section of params.yaml with these steps."""
     return Features(steps=tuple(Step(**step) for step in steps))
 
 
 def make_rows(rows: int = 60) -> tuple[pd.DataFrame, "pd.Series[Any]"]:
-    """A small table with a column of each kind, and a target."""
+    """Return a small table with a column of each kind, and a target."""
     generator = np.random.default_rng(0)
     X = pd.DataFrame(
         {
@@ -43,7 +43,7 @@ def make_rows(rows: int = 60) -> tuple[pd.DataFrame, "pd.Series[Any]"]:
 
 
 def make_data(X: pd.DataFrame) -> Data:
-    """The section of params.yaml that fits the small table."""
+    """Return the section of params.yaml for the small table."""
     kinds = {"city": "category", "start": "datetime", "end": "datetime"}
     return Data.model_validate(
         {
@@ -57,7 +57,7 @@ def make_data(X: pd.DataFrame) -> Data:
 
 
 def message_of(*steps: dict[str, Any]) -> str:
-    """What the user is told when these steps are fitted."""
+    """Return the error message when these steps are fitted."""
     with pytest.raises(UserError) as caught:
         features.fit_features(make_features(*steps), *make_rows())
     message = str(caught.value)
@@ -66,7 +66,7 @@ def message_of(*steps: dict[str, Any]) -> str:
 
 
 def features_of(root: Path) -> Path:
-    """Where the stage writes."""
+    """Return the output folder of the stage."""
     return root / "artifacts" / "features"
 
 
@@ -75,7 +75,7 @@ def features_of(root: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def other_later_rows(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built project with every row but those of training turned upside down, and the features built again."""
+    """Rebuild the features after changing every row but those of training."""
     root = Path(shutil.copytree(built, tmp_path_factory.mktemp("later") / "project"))
     params = load_params(root / "params.yaml")
     for name in ("validation", "test", "live"):

@@ -23,7 +23,7 @@ KNOWN = {
 
 
 def reasons(folder: Path, **changed: object) -> list[str]:
-    """What is wrong with a flight, in one row of a real file."""
+    """Return the reasons for which a flight in a file is rejected."""
     path = folder / "flights.csv"
     pd.DataFrame([{**FLIGHT, **changed}]).to_csv(path, index=False)
     _, rejects, _ = check_table("flights", path, contract_of("flights", KNOWN, DATA), max_reject_share=1.0)

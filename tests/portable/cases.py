@@ -41,7 +41,7 @@ KINDS = {
 
 @cache
 def records(rows: int = 400, seed: int = 0) -> pd.DataFrame:
-    """Raw records with three targets: late (0 or 1), cause (three names) and minutes. Not to be changed."""
+    """Return raw records with three targets: late (0 or 1), cause (three names) and minutes; do not modify them."""
     generator = np.random.default_rng(seed)
     at = np.datetime64("1969-06-01", "us") + generator.integers(0, 50 * 365 * 86_400, rows).astype("timedelta64[s]")
     made: dict[str, Any] = {
@@ -92,7 +92,7 @@ class Case:
 
     @property
     def is_estimator(self) -> bool:
-        """Whether it is about the last step."""
+        """Whether the case is about the estimator."""
         return self.place == len(self.steps) - 1
 
 
@@ -100,7 +100,7 @@ CASES: dict[str, Case] = {}
 
 
 def last_step(target: str, exact: bool) -> Make:
-    """Trees, where another last bit of a feature can be another leaf; after a closed formula a linear model."""
+    """Return trees, in which a last bit can change the leaf, or after a closed formula a linear model."""
     if not exact:
         return partial(linear_model.LogisticRegression, max_iter=20) if target == "cause" else linear_model.Ridge
     boosting = (
@@ -120,7 +120,7 @@ def case(
     exact: bool = True,
     learned: Mapping[str, Any] | None = None,
 ) -> None:
-    """Add a case; what is about a feature step gets an estimator."""
+    """Add a case; one about a feature step gets an estimator."""
     step = make()
     end = () if hasattr(step, "predict") else (*after, last_step(target, exact))
     name = f"{type(step).__name__} {settings}".strip()
@@ -135,18 +135,18 @@ named: Make = partial(imputation.CategoricalImputer, variables=["carrier"])
 
 
 def coded(*names: str) -> Make:
-    """What makes text a number, whatever it is."""
+    """Return an encoder of any text."""
     options = {"encoding_method": "arbitrary", "unseen": "encode", "missing_values": "ignore"}
     return partial(encoding.OrdinalEncoder, variables=list(names), **options)
 
 
 def without(*names: str) -> Make:
-    """What drops columns."""
+    """Return a step that drops columns."""
     return partial(selection.DropFeatures, features_to_drop=list(names))
 
 
 def add_imputers() -> None:
-    """Missing values."""
+    """Add cases with missing values."""
     for method in ("mean", "median"):
         make = partial(imputation.MeanMedianImputer, imputation_method=method, variables=["gust"])
         case(method, make, "gust temp")
@@ -168,7 +168,7 @@ def add_imputers() -> None:
 
 
 def add_encoders() -> None:
-    """Categories."""
+    """Add cases with categories."""
     encoders = {
         "ordered": partial(encoding.OrdinalEncoder, encoding_method="ordered"),
         "smoothed": partial(encoding.MeanEncoder, smoothing=12.5),
@@ -214,7 +214,7 @@ def add_encoders() -> None:
 
 
 def add_outliers() -> None:
-    """Outliers."""
+    """Add cases with outliers."""
     for method, tail in itertools.product(("gaussian", "iqr", "quantiles", "mad"), ("both", "left", "right")):
         options = {"capping_method": method, "tail": tail, "fold": 0.1 if method == "quantiles" else 1.2}
         case(f"{method} {tail}", partial(outliers.Winsorizer, variables=["wind", "temp"], **options), "wind temp gust")
@@ -229,7 +229,7 @@ def add_outliers() -> None:
 
 
 def add_times() -> None:
-    """Times."""
+    """Add cases with times."""
     features = partial(dates.DatetimeFeatures, variables=["at"])
     case("default", features, "at temp")
     case("all", partial(features, features_to_extract="all"), "at temp")
@@ -251,7 +251,7 @@ def add_times() -> None:
 
 
 def add_creation() -> None:
-    """Formulas of several columns."""
+    """Add cases with formulas of several columns."""
     functions = ["sum", "prod", "min", "max", "mean", "var", "std"]
     across = partial(creation.MathFeatures, missing_values="ignore")
     for function, count in itertools.product(functions, (2, 7)):
@@ -285,7 +285,7 @@ def add_creation() -> None:
 
 
 def add_transformations() -> None:
-    """Formulas of one column."""
+    """Add cases with formulas of one column."""
     for base in ("e", "10"):
         case(f"base {base}", partial(transformation.LogTransformer, ["wind"], base), "wind temp", exact=False)
         make = partial(transformation.LogCpTransformer, variables=["temp", "wind"], base=base)
@@ -315,7 +315,7 @@ def add_transformations() -> None:
 
 
 def add_bins() -> None:
-    """Bins."""
+    """Add cases with bins."""
     columns, spread = "temp seats wind", ["temp", "seats"]
     edges = {"temp": [-20, 0, 5, 30], "seats": [0, 2, 20, 400]}
     for make in (
@@ -333,7 +333,7 @@ def add_bins() -> None:
 
 
 def add_selection() -> None:
-    """Fewer columns."""
+    """Add cases that select columns."""
     columns, loose = "temp wind seats rain gust", {"threshold": 0.05}
     case("", partial(selection.DropFeatures, ["temp", "carrier"]), "temp carrier wind gust")
     case("", selection.DropConstantFeatures, "constant temp wind")
@@ -361,7 +361,7 @@ def add_selection() -> None:
 
 
 def add_scalers() -> None:
-    """Scalers, of some columns and of all."""
+    """Add cases with scalers, of some columns and of all."""
     for settings, make in {
         "": preprocessing.StandardScaler,
         "with_mean=False": partial(preprocessing.StandardScaler, with_mean=False),
@@ -383,7 +383,7 @@ def add_scalers() -> None:
 
 
 def add_boosting() -> None:
-    """Gradient boosting."""
+    """Add cases with gradient boosting."""
     small: dict[str, Any] = {"max_iter": 20, "min_samples_leaf": 5, "max_leaf_nodes": 15, "random_state": 0}
     classes = partial(ensemble.HistGradientBoostingClassifier, **small)
     case("two classes", classes, "wind temp gust seats")
@@ -412,7 +412,7 @@ def add_boosting() -> None:
 
 
 def add_forests() -> None:
-    """Forests."""
+    """Add cases with forests."""
     small: dict[str, Any] = {"n_estimators": 15, "max_depth": 6, "random_state": 0}
     for kind in (ensemble.RandomForestClassifier, ensemble.ExtraTreesClassifier):
         make = partial(kind, **small)
@@ -432,7 +432,7 @@ def add_forests() -> None:
 
 
 def add_linear() -> None:
-    """Linear models."""
+    """Add cases with linear models."""
     scaled = (preprocessing.StandardScaler,)
     for solver, target in itertools.product(("lbfgs", "newton-cholesky", "newton-cg"), ("late", "cause")):
         make = partial(linear_model.LogisticRegression, solver=solver)
@@ -456,7 +456,7 @@ for add in (add_selection, add_scalers, add_boosting, add_forests, add_linear):
 
 @dataclass(frozen=True)
 class Fitted:
-    """A case on its rows."""
+    """A case, fitted."""
 
     case: Case
     pipeline: Pipeline
@@ -464,18 +464,18 @@ class Fitted:
 
     @cached_property
     def content(self) -> bytes:
-        """Its graph."""
+        """The graph of the pipeline."""
         return export(self.pipeline, self.case.inputs)
 
     @cached_property
     def session(self) -> InferenceSession:
-        """Its graph, ready to answer."""
+        """A session of the graph."""
         return open_session(self.content)
 
 
 @cache
 def fitted(name: str) -> Fitted:
-    """A case, fitted on its rows."""
+    """Return a case, fitted on the records."""
     case, frame = CASES[name], records()
     pipeline = Pipeline([(str(place), make()) for place, make in enumerate(case.steps)])
     with warnings.catch_warnings():
@@ -494,7 +494,7 @@ ODD: dict[str, tuple[Any, ...]] = {
 
 
 def hard_rows(frame: pd.DataFrame, inputs: Mapping[str, str]) -> pd.DataFrame:
-    """Real rows, in each of which one value is replaced by an odd one; an empty text is a missing one."""
+    """Return real rows, each with one value replaced by an odd one; an empty text becomes a missing one."""
     complete = frame.dropna()
     swaps = [(name, value) for name, kind in inputs.items() for value in ODD[kind]]
     places = np.random.default_rng(0).integers(0, len(complete), len(swaps))
@@ -506,7 +506,7 @@ def hard_rows(frame: pd.DataFrame, inputs: Mapping[str, str]) -> pd.DataFrame:
 
 
 def features_session(pipeline: Pipeline, inputs: Mapping[str, str]) -> InferenceSession:
-    """The graph of the feature steps alone: margin holds their columns, answer is NaN for a row that is refused."""
+    """Return a session of the feature steps: margin holds their columns, answer is NaN for a row that is refused."""
     g = new_graph(inputs)
     for name, step in pipeline.steps[:-1]:
         emit(g, step, name)
@@ -520,7 +520,7 @@ def ask_features(
     pipeline: Pipeline,  # fitted
     rows: pd.DataFrame,
 ) -> np.ndarray[Any, Any] | None:
-    """The columns that the feature steps make of the rows; None where they refuse one of them."""
+    """Return the columns that the feature steps make of the rows; None where they refuse one of them."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -530,7 +530,7 @@ def ask_features(
 
 
 def largest(expected: np.ndarray[Any, Any], found: np.ndarray[Any, Any]) -> float:
-    """The largest difference of two tables, relative to the size of the number from 1 on.
+    """Return the largest difference of two tables, relative to numbers above 1.
 
     Infinite where one of the two has a number and the other has none.
     """
@@ -541,7 +541,7 @@ def largest(expected: np.ndarray[Any, Any], found: np.ndarray[Any, Any]) -> floa
 
 
 def features_difference(name: str, rows: pd.DataFrame) -> tuple[float, int]:
-    """The largest difference of a feature between the steps and their graph, and how many rows the graph answers."""
+    """Return the largest difference of a feature between steps and graph, and the number of rows the graph accepts."""
     it = fitted(name)
     asked = features_session(it.pipeline, it.case.inputs)
     found, missing = (part.reshape(len(rows), -1) for part in asked.run(None, feeds(rows, it.case.inputs)))
@@ -551,7 +551,7 @@ def features_difference(name: str, rows: pd.DataFrame) -> tuple[float, int]:
 
 
 def margin_difference(name: str, rows: pd.DataFrame) -> tuple[float, int]:
-    """The largest difference of a margin between the pipeline and its graph, and how many rows the graph answers."""
+    """Return the largest difference of a margin between pipeline and graph, and how many rows the graph accepts."""
     it = fitted(name)
     found = graph_scores(it.session, rows, it.case.inputs)[0]
     answered = ~np.isnan(found.reshape(len(rows), -1)[:, 0])

@@ -148,7 +148,7 @@ Change = Callable[[onnx.GraphProto, onnx.NodeProto], None]
 
 
 def part(node: onnx.NodeProto, name: str) -> onnx.AttributeProto:
-    """An attribute of a node."""
+    """Return an attribute of a node."""
     return next(attribute for attribute in node.attribute if attribute.name == name)
 
 
@@ -159,12 +159,12 @@ def edit(node: onnx.NodeProto, name: str, change: Callable[[Any], Any]) -> None:
 
 
 def nearest_thresholds(graph: onnx.GraphProto, trees: onnx.NodeProto) -> None:
-    """Thresholds rounded to the nearest 32-bit float."""
+    """Round thresholds to the nearest 32-bit float."""
     edit(trees, "nodes_splits", lambda values: values.astype(np.float32).astype(np.float64))
 
 
 def single_precision(graph: onnx.GraphProto, trees: onnx.NodeProto) -> None:
-    """Rows, thresholds and leaves as 32-bit floats, as converters usually have it."""
+    """Store rows, thresholds and leaves as 32-bit floats, as most converters do."""
     for name in ("nodes_splits", "leaf_weights"):
         edit(trees, name, lambda values: values.astype(np.float32))
     place = list(graph.node).index(trees)
@@ -174,12 +174,12 @@ def single_precision(graph: onnx.GraphProto, trees: onnx.NodeProto) -> None:
 
 
 def baseline_left_out(graph: onnx.GraphProto, trees: onnx.NodeProto) -> None:
-    """The first leaf, which is the baseline, adds nothing."""
+    """Set the first leaf, the baseline, to 0."""
     edit(trees, "leaf_weights", lambda values: np.r_[0.0, values[1:]])
 
 
 def tree_left_out(graph: onnx.GraphProto, trees: onnx.NodeProto) -> None:
-    """The last tree adds nothing."""
+    """Set the leaves of the last tree to 0."""
     first = max(part(trees, "tree_roots").ints)
     ways = [part(trees, f"nodes_{side}nodeids").ints[first:] for side in ("true", "false")]
     ends = [part(trees, f"nodes_{side}leafs").ints[first:] for side in ("true", "false")]
@@ -190,24 +190,24 @@ def tree_left_out(graph: onnx.GraphProto, trees: onnx.NodeProto) -> None:
 
 
 def features_swapped(graph: onnx.GraphProto, trees: onnx.NodeProto) -> None:
-    """Two columns of the matrix change places."""
+    """Swap two columns of the matrix."""
     columns = next(node for node in graph.node if node.op_type == "Concat")
     columns.input[0], columns.input[1] = columns.input[1], columns.input[0]
 
 
 def missing_goes_the_other_way(graph: onnx.GraphProto, trees: onnx.NodeProto) -> None:
-    """What is missing goes to the other side of every split."""
+    """Send missing values to the other side of every split."""
     ways = part(trees, "nodes_missing_value_tracks_true").ints
     ways[:] = [1 - way for way in ways]
 
 
 def under_is_under_or_on(graph: onnx.GraphProto, trees: onnx.NodeProto) -> None:
-    """A value on a threshold goes to the other side."""
+    """Send values on a threshold to the other side."""
     edit(trees, "nodes_modes", np.ones_like)
 
 
 def with_fault(name: str, fault: Change) -> tuple[Agreement, Agreement]:
-    """How a graph with a fault agrees on real rows, and on rows that lie on thresholds."""
+    """Return the agreement of a graph with a fault on real rows, and on rows on thresholds."""
     it = fitted(name)
     made = onnx.load_from_string(it.content)
     fault(made.graph, next(node for node in made.graph.node if node.op_type == "TreeEnsemble"))

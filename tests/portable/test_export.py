@@ -150,13 +150,13 @@ def test_threads_and_hash_seeds_do_not_change_a_byte(built: Path, threads: int, 
 
 
 def inputs_of(root: Path) -> dict[str, str]:
-    """The columns of a record."""
+    """Return the columns of a record."""
     return load_params(root / "params.yaml").data.kinds
 
 
 @pytest.fixture(scope="session")
 def real(built: Path) -> dict[str, Pipeline]:
-    """The project's own pipeline on real flights, and forests after the same feature steps."""
+    """Return the project's own pipeline, and forests after the same feature steps, fitted on real flights."""
     boosting = load_model(built / "artifacts" / "train" / "model.skops")
     features = pd.read_parquet(built / "artifacts" / "features" / "train.parquet")
     X = features[list(boosting[-1].feature_names_in_)]
@@ -189,7 +189,7 @@ def test_no_margin_differs_in_twenty_thousand_damaged_and_threshold_rows(
 
 
 def make_pipeline(*steps: Any) -> Pipeline:
-    """Steps, fitted on two numbers."""
+    """Return steps, fitted on two numbers."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return Pipeline([(f"{place}", step) for place, step in enumerate(steps)]).fit(

@@ -37,12 +37,12 @@ INPUTS = {"wind": "number", "gust": "number", "carrier": "category", "at": "date
 
 
 def make_graph() -> Graph:
-    """Two numbers, a text and a time."""
+    """Return a graph of two numbers, a text and a time."""
     return new_graph(INPUTS)
 
 
 def answers(g: Graph, tensor: str, width: int = 1, **columns: list[Any]) -> np.ndarray[Any, Any]:
-    """What a tensor holds for each row; the columns that are not given are filled."""
+    """Return the values of a tensor for each row; fill the columns that are not given."""
     rows = len(next(iter(columns.values())))
     fill = {"wind": 0.0, "gust": 0.0, "carrier": "", "at": 0}
     kinds = {"wind": np.float64, "gust": np.float64, "carrier": object, "at": np.int64}
@@ -52,7 +52,7 @@ def answers(g: Graph, tensor: str, width: int = 1, **columns: list[Any]) -> np.n
 
 
 def flags(g: Graph, condition: str) -> str:
-    """Booleans as numbers."""
+    """Return booleans as numbers."""
     return g.op("Cast", condition, to=onnx.TensorProto.DOUBLE)
 
 
@@ -225,12 +225,12 @@ class Doubler:
 
 
 class Tripler(Doubler):
-    """Is something else, though it is a kind of Doubler."""
+    """Does something else, although it is a subclass."""
 
 
 @pytest.fixture
 def doubler(monkeypatch: pytest.MonkeyPatch) -> Doubler:
-    """A step that a test registers."""
+    """Register a step for the time of a test."""
     monkeypatch.setattr("mlops_pkg.portable.graph.EMITTERS", EMITTERS)
     for kind in (Doubler, Tripler):
         monkeypatch.setattr(kind, "__module__", "toys.animals")

@@ -33,7 +33,7 @@ ESTIMATORS: dict[str, Any] = {
 
 
 def make_rows() -> tuple[pd.DataFrame, "pd.Series[Any]"]:
-    """Rows with a text, a number that may be missing, and an hour."""
+    """Return rows with a text, a number that may be missing, and an hour; and a target."""
     generator = np.random.default_rng(0)
     X = pd.DataFrame(
         {
@@ -46,7 +46,7 @@ def make_rows() -> tuple[pd.DataFrame, "pd.Series[Any]"]:
 
 
 def fit(name: str) -> Pipeline:
-    """A fitted pipeline from the rows to an answer."""
+    """Return a fitted pipeline."""
     steps = [
         ("imputer", MeanMedianImputer(variables=["size"])),
         ("encoder", MeanEncoder(variables=["city"], unseen="encode")),
@@ -58,7 +58,7 @@ def fit(name: str) -> Pipeline:
 
 
 def answers_of(model: Any) -> np.ndarray[Any, Any]:
-    """What the model says of the rows."""
+    """Return the predictions of the model."""
     X, _ = make_rows()
     return np.asarray(model.predict_proba(X) if hasattr(model, "predict_proba") else model.predict(X))
 
@@ -125,7 +125,7 @@ def test_a_file_holds_neither_dates_nor_addresses() -> None:
 
 
 def ids_of(node: Any) -> list[int]:
-    """Every number under __id__."""
+    """Return every number under __id__."""
     children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else []
     own = [node["__id__"]] if isinstance(node, dict) and "__id__" in node else []
     return own + [number for child in children for number in ids_of(child)]
@@ -138,7 +138,7 @@ def test_every_trusted_type_exists() -> None:
 
 
 class Stranger(BaseEstimator):  # type: ignore[misc]
-    """A type that nobody trusts."""
+    """A type that is not trusted."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Run when the type is restored."""

@@ -31,7 +31,7 @@ STEPS = [name for name, case in CASES.items() if not case.is_estimator]
 
 
 def fit(steps: list[Any], frame: pd.DataFrame, target: Any) -> Pipeline:
-    """Steps and an estimator, fitted without a word."""
+    """Return steps and an estimator, fitted without warnings."""
     made = [*steps, last_step("late", exact=True)()]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -224,7 +224,7 @@ def test_what_no_graph_can_express_is_refused_in_one_line(what: str) -> None:
 
 
 def tampered(name: str, change: Callable[[onnx.NodeProto], None], operator: str) -> Any:
-    """The agreement of a case with its graph after a change to the first node of a kind."""
+    """Return the agreement of a case with its graph after a change to the first node of a kind."""
     it = fitted(name)
     made = onnx.load_from_string(it.content)
     change(next(node for node in made.graph.node if node.op_type == operator))
@@ -234,7 +234,7 @@ def tampered(name: str, change: Callable[[onnx.NodeProto], None], operator: str)
 
 
 def table(node: onnx.NodeProto, part: str) -> onnx.AttributeProto:
-    """One of the tables of a LabelEncoder."""
+    """Return one of the tables of a LabelEncoder."""
     return next(attribute for attribute in node.attribute if attribute.name == f"{part}_tensor")
 
 

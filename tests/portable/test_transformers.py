@@ -13,17 +13,17 @@ from mlops_pkg.portable.transformers import RoundedCyclicalFeatures
 
 
 def make_hours() -> pd.DataFrame:
-    """Hours of several days, some of them before midnight and some not whole."""
+    """Return hours of several days, negative and fractional ones among them."""
     return pd.DataFrame({"hour": np.r_[np.arange(0, 49, 0.5), -6.0], "other": 1.0})
 
 
 def make_rounded(**options: object) -> RoundedCyclicalFeatures:
-    """The transformer for hours."""
+    """Return the transformer for hours."""
     return RoundedCyclicalFeatures(variables=["hour"], max_values={"hour": 24}, **options)  # type: ignore[arg-type]
 
 
 def results_of(estimator: CyclicalFeatures) -> dict[str, str]:
-    """The outcome of each of scikit-learn's own checks."""
+    """Return the status of each of scikit-learn's own checks."""
     results = check_estimator(estimator, on_fail=None, on_skip=None)
     return {result["check_name"]: result["status"] for result in results}
 
