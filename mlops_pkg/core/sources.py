@@ -68,12 +68,12 @@ def outer_tokens(query: str) -> list[str]:
     """Return the words (in capitals), quoted names and marks of a query outside of brackets, texts and comments."""
     tokens, depth = [], 0
     for match in _TOKEN.finditer(query):
-        kind, token = match.lastgroup, match[0]
+        kind, part = match.lastgroup, match[0]
         if kind in ("skip", "text"):
             continue
-        depth += (token == "(") - (token == ")")
-        if depth == 0 and token != ")":
-            tokens.append(token.upper() if kind == "word" else token)
+        depth += (part == "(") - (part == ")")
+        if depth == 0 and part != ")":
+            tokens.append(part.upper() if kind == "word" else part)
     return tokens
 
 # %% ../../nbs/core/08_sources.ipynb #check-query

@@ -17,6 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+_MAX_LINES, _PAUSE = 10_000, 0.02  # lines that wait, and seconds between writes
+
 # %% ../../nbs/serving/46_logs.ipynb #line-2
 def log_line(moment: float, event: str, facts: dict[str, Any]) -> bytes:
     """Return an event as a line of JSON; `moment` is in seconds since 1970."""
@@ -25,9 +27,6 @@ def log_line(moment: float, event: str, facts: dict[str, Any]) -> bytes:
     return json.dumps(entry, default=str).encode() + b"\n"
 
 # %% ../../nbs/serving/46_logs.ipynb #log-2
-_MAX_LINES, _PAUSE = 10_000, 0.02  # lines that wait, and seconds between writes
-
-
 class Log:
     """A log of JSON lines, in a file or on standard error."""
 
