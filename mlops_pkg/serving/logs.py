@@ -20,6 +20,9 @@ from typing import Any
 _MAX_LINES, _PAUSE = 10_000, 0.02  # lines that wait, and seconds between writes
 
 # %% ../../nbs/serving/46_logs.ipynb #line-2
+_MAX_LINES, _PAUSE = 10_000, 0.02  # lines that wait, and seconds between writes
+
+
 def log_line(moment: float, event: str, facts: dict[str, Any]) -> bytes:
     """Return an event as a line of JSON; `moment` is in seconds since 1970."""
     seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment))
