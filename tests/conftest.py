@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from mlops_pkg.core.params import UserError, read_yaml
-from mlops_pkg.core.stage import steady
+from mlops_pkg.core.stage import fix_threads
 
-steady()  # before numpy is imported, as the stages do
+fix_threads()  # before numpy is imported, as the stages do
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.params import UserError
-from ..core.stage import steady
+from ..core.stage import fix_threads
 from ..core.workspace import Workspace, write_bytes
 from ..project.files import notebooks, read_notebook
 from ..project.research import Progress, execute, merge_streams, why_failed
@@ -63,7 +63,7 @@ def outputs(selected: Sequence[Path] = (), workspace: Workspace | None = None) -
         raise UserError(f"{missing[0].name}: there is no such notebook")
     names = {path: path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name for path in paths}
     progress, changed, failures = Progress(list(names.values())), [], []
-    steady()
+    fix_threads()
     for path, name in names.items():
         try:
             if run_in_place(path, partial(progress.advance, name)):

@@ -27,7 +27,7 @@ import yaml
 from .profile import ColumnProfile, Profile, read_profile
 from ..bundle.file_format import read_times
 from ..core.params import SPLITS, Data, FileFormat, UserError, nearest
-from ..core.sources import telling
+from ..core.sources import report_progress
 from ..core.splits import FEW_ROWS, FEW_VALUES
 from ..report.terminal import table
 
@@ -561,7 +561,7 @@ def propose(path: Path, target: str | None, root: Path) -> Proposal:
 
     Raises `UserError` if the file is not a table, or if the target is missing or cannot be predicted.
     """
-    with telling() as tell:
+    with report_progress() as tell:
         profile = read_profile(path, tell)
         try:
             target = check_target(profile, target)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LOCK', 'LOCKS', 'ENVIRONMENT', 'MEND', 'canonical', 'locked_versions', 'locked_libraries', 'lock_findings',
-           'write_environment', 'read_environment', 'installed_versions', 'changed_files', 'loaded', 'main']
+           'write_environment', 'read_environment', 'installed_versions', 'changed_files', 'libraries_of', 'main']
 
 # %% ../../nbs/core/05_environment.ipynb #imports
 import base64
@@ -140,7 +140,7 @@ def changed_files(name: str) -> list[str]:
     return sorted(changed)
 
 # %% ../../nbs/core/05_environment.ipynb #loaded
-def loaded(modules: Iterable[str], locked: Iterable[str]) -> set[str]:
+def libraries_of(modules: Iterable[str], locked: Iterable[str]) -> set[str]:
     """Return which of the `locked` libraries the modules, named as in `sys.modules`, belong to."""
     owners = packages_distributions()
     tops = {module.partition(".")[0] for module in modules}

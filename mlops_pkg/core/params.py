@@ -161,7 +161,7 @@ class Split(Section):
         """The kind of split, in words."""
         return f"by {self.by}"
 
-    def told(self, name: str) -> str:
+    def describe(self, name: str) -> str:
         """Return what the split `name` holds, in words."""
         return f"{self.by} {', '.join(map(str, getattr(self, name)))}"
 
@@ -199,7 +199,7 @@ class RandomSplit(Section):
         """The kind of split, in words."""
         return f"at random, seed {self.seed}" + (f", rows of one {self.together} together" if self.together else "")
 
-    def told(self, name: str) -> str:
+    def describe(self, name: str) -> str:
         """Return what the split `name` holds, in words."""
         return f"{getattr(self.shares, name):.0%} of the {f'values of {self.together}' if self.together else 'rows'}"
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TEXT', 'NUMBER', 'TIME', 'PLAIN', 'KINDS', 'REJECT', 'Tables', 'Counts', 'Checked', 'as_text', 'read_raw', 'contract',
-           'described', 'text', 'number', 'whole', 'points_at', 'parse', 'broken', 'check_table', 'check_tables']
+           'described', 'text', 'number', 'whole', 'points_at', 'parse', 'find_faults', 'check_table', 'check_tables']
 
 # %% ../../nbs/core/04_tables.ipynb #imports
 import io
@@ -223,7 +223,7 @@ def _broken_cells(frame: pd.DataFrame, schema: pa.DataFrameSchema) -> pd.DataFra
     )
 
 # %% ../../nbs/core/04_tables.ipynb #broken-2
-def broken(frame: pd.DataFrame, schema: pa.DataFrameSchema) -> pd.DataFrame:
+def find_faults(frame: pd.DataFrame, schema: pa.DataFrameSchema) -> pd.DataFrame:
     """Return a reject for each fault of the parsed rows, and for each good row with the key of an earlier one."""
     cells = _broken_cells(frame, schema)
     good = frame.drop(index=cells["line"].unique())
@@ -252,7 +252,7 @@ def check_table(
     raw = read_raw(path, list(schema.columns), written)
     frame, unread = parse(raw, schema, PLAIN if path.suffix == ".parquet" else written)
     parsed = frame.drop(index=unread["line"].unique())
-    parts = [part for part in (unread, broken(parsed, schema)) if len(part)]
+    parts = [part for part in (unread, find_faults(parsed, schema)) if len(part)]
     rejects = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=REJECT)
     kept = frame.drop(index=rejects["line"].unique())
     counts = {"read": len(frame), "rejected": len(frame) - len(kept), "kept": len(kept)}

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['REFUSED', 'KINDS', 'PARQUET', 'ROW_GROUP', 'refusal', 'write_bytes', 'digest', 'table_bytes', 'write_table',
-           'read_table', 'write_json', 'read_json', 'write_csv', 'project_root', 'Workspace', 'scratch_folder', 'alone',
-           'replacing']
+           'read_table', 'write_json', 'read_json', 'write_csv', 'project_root', 'Workspace', 'scratch_folder',
+           'hold_stage', 'replacing']
 
 # %% ../../nbs/core/01_workspace.ipynb #imports
 import errno
@@ -220,7 +220,7 @@ def scratch_folder(folder: Path, recover: Callable[[], None], busy: str) -> Iter
         os.close(descriptor)
 
 # %% ../../nbs/core/01_workspace.ipynb #replacing
-def alone(folder: Path, stage: str) -> AbstractContextManager[None]:
+def hold_stage(folder: Path, stage: str) -> AbstractContextManager[None]:
     """Hold a stage's scratch folder, empty, and restore the stage's former output if a kill has left it there."""
 
     def recover() -> None:
@@ -241,7 +241,7 @@ def replacing(workspace: Workspace, stage: str) -> Iterator[Workspace]:
     scratch = replace(workspace, out=f"{workspace.out}/.{stage}.tmp")
     place, folder = scratch.root / scratch.out, workspace.root / workspace.out / stage
     try:
-        with alone(place, stage):
+        with hold_stage(place, stage):
             yield scratch
             if not (place / stage).is_dir():
                 raise UserError(f"{stage}: nothing was written")

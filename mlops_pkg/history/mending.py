@@ -176,11 +176,11 @@ def _remove(path: Path) -> str | None:
         path.unlink(missing_ok=True)
         return ""
     from mlops_pkg.core.params import UserError
-    from mlops_pkg.core.workspace import alone
+    from mlops_pkg.core.workspace import hold_stage
 
     stage = path.with_name(path.name[1:].removesuffix(".tmp"))
     missing = not stage.exists()
-    with suppress(UserError), alone(path, stage.name):  # an error where the stage is running
+    with suppress(UserError), hold_stage(path, stage.name):  # an error where the stage is running
         return "; the former output is back in its place" if missing and stage.exists() else ""
     return None
 

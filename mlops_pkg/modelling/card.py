@@ -59,7 +59,7 @@ def _describe_rows(counts: dict[str, Any], params: BaseParams) -> Iterator[str]:
     split, target = params.data.split, params.data.target
     unit = f" in {target.unit}" if target.unit else ""
     yield f"Source: {params.data.source}, target: `{target.name}`{unit}, split {split.how}."
-    splits = [[name, split.told(name), f"{rows:,}"] for name, rows in counts["splits"].items()]
+    splits = [[name, split.describe(name), f"{rows:,}"] for name, rows in counts["splits"].items()]
     yield markdown_table(["split", "holds", "rows"], splits)
     tables = [[name, f"{table['read']:,}", f"{table['rejected']:,}"] for name, table in counts["tables"].items()]
     yield markdown_table(["table", "read", "rejected"], tables)

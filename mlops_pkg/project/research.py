@@ -25,7 +25,7 @@ from queue import Empty
 from typing import IO, Any
 
 from ..core.params import UserError, load_params, merge
-from ..core.stage import WALK, check_stage, stage_names, steady
+from ..core.stage import WALK, check_stage, fix_threads, stage_names
 from ..core.workspace import Workspace, replacing, write_bytes
 from .files import parameters_findings, paths_of, read_notebook, read_stages, source, stage_notebook
 from .state import inputs_of
@@ -167,7 +167,7 @@ def walk(
     check_walk([stage], workspace, overrides)
     home = workspace.root / workspace.out
     failed = home / f"{stage}.failed.ipynb"
-    steady()
+    fix_threads()
     with replacing(workspace, stage) as scratch:
         place = scratch.root / scratch.out
         place.mkdir(parents=True, exist_ok=True)

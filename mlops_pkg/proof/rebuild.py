@@ -26,7 +26,7 @@ from typing import Any
 import yaml
 
 from ..core.differences import Sides, file_difference
-from ..core.environment import ENVIRONMENT, LOCK, loaded, locked_versions, read_environment
+from ..core.environment import ENVIRONMENT, LOCK, libraries_of, locked_versions, read_environment
 from ..core.params import UNDECLARED, Undeclared, UserError, load_params, nearest, package_name, read_yaml
 from ..core.stage import stage_names
 from ..core.workspace import Workspace, write_bytes, write_json
@@ -325,7 +325,7 @@ def loaded_libraries(
     libraries = set(read_environment(root))
     if (root / LOCK).is_file():  # what the endpoint alone needs, a tool of the tests may load as well
         libraries &= locked_versions(root / LOCK).keys()
-    return loaded(used.libraries, libraries)
+    return libraries_of(used.libraries, libraries)
 
 # %% ../../nbs/proof/31_rebuild.ipynb #judge
 def check_run(

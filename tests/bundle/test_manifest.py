@@ -159,7 +159,7 @@ def test_a_manifest_that_points_elsewhere_is_refused(bundle: Path) -> None:
 
 def test_a_file_that_is_too_large_is_refused_unread(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with (bundle / "model.onnx").open("wb") as file:
-        file.truncate(manifest.MOST_BYTES + 1)
+        file.truncate(manifest.MAX_BYTES + 1)
 
     with pytest.raises(BundleError, match=re.escape("model.onnx: 1,073,741,825 bytes, more than the 1,073,741,824")):
         verify(bundle)

@@ -13,7 +13,7 @@ import yaml
 from mlops_pkg.core.environment import (
     canonical,
     installed_versions,
-    loaded,
+    libraries_of,
     locked_libraries,
     locked_versions,
     main,
@@ -142,7 +142,7 @@ def test_installed_versions_are_those_of_the_interpreter() -> None:
 def test_a_module_belongs_to_the_library_that_installed_it() -> None:
     locked = ("numpy", "pyyaml", "scikit-learn", "six", "skops")
 
-    assert loaded(["sklearn.tree._tree", "yaml", "_yaml", "json", "mlops_pkg.core", "click"], locked) == {
+    assert libraries_of(["sklearn.tree._tree", "yaml", "_yaml", "json", "mlops_pkg.core", "click"], locked) == {
         "pyyaml",
         "scikit-learn",
     }

@@ -20,7 +20,16 @@ import pytest
 from mlops_pkg.core import sources
 from mlops_pkg.core.data import expected_digest, folder_digest, listing
 from mlops_pkg.core.params import Source, Sql, UserError, load_params
-from mlops_pkg.core.sources import arrow_column, check_query, fetch, hold_data, restore, snapshot, telling, write_rows
+from mlops_pkg.core.sources import (
+    arrow_column,
+    check_query,
+    fetch,
+    hold_data,
+    report_progress,
+    restore,
+    snapshot,
+    write_rows,
+)
 from mlops_pkg.core.workspace import Workspace, table_bytes
 
 pytest.importorskip("dvc", reason="data/ is recorded with DVC, which the extra `pipeline` leaves out")
@@ -500,11 +509,11 @@ def test_a_folder_lives_through_a_snapshot(project: Path, tables: Path) -> None:
 
 
 def test_progress_is_told_after_a_while_and_quick_work_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
-    with telling() as tell:
+    with report_progress() as tell:
         tell("quick")
     assert capsys.readouterr().err == ""
 
-    with telling(every=0.01) as tell:
+    with report_progress(every=0.01) as tell:
         tell("slow")
         while not (said := capsys.readouterr().err):
             pass

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from mlops_pkg.core.environment import loaded, read_environment
+from mlops_pkg.core.environment import libraries_of, read_environment
 from mlops_pkg.core.params import UserError
 from mlops_pkg.core.workspace import Workspace
 from mlops_pkg.project.files import params_of, paths_of, read_stages
@@ -224,7 +224,7 @@ def test_dvc_knows_the_libraries_that_the_endpoint_loads(
     names = (tmp_path / "log" / "names").read_text().split()
     listed = set(params_of(read_stages(ROOT)["parity"])["environment.json"])
     assert "fastapi" in names
-    found = loaded(names, read_environment(ROOT))
+    found = libraries_of(names, read_environment(ROOT))
     assert found - listed == set(), "add these to environment.json of the stage parity in dvc.yaml"
     runs = set().union(*(params_of(read_stages(ROOT)[name])["environment.json"] for name in ("package", "ingest")))
     assert listed - runs - found - {"click"} == set(), (

@@ -129,7 +129,7 @@ def test_a_record_without_an_end_does_not_fill_the_memory(tmp_path: Path, monkey
     path.write_bytes(b'name,value\na,1\n"b' + b"\n2,3" * 1000)
     monkeypatch.setattr(module, "HEADER_BYTES", 100)
     monkeypatch.setattr(module, "BLOCK_BYTES", 100)
-    monkeypatch.setattr(module, "MOST_BYTES", 500)
+    monkeypatch.setattr(module, "MAX_BYTES", 500)
 
     with pytest.raises(RecordsError, match="a record of more than 500 bytes, from byte 15 on; is a quote open"):
         list(open_source(path, []).blocks)
