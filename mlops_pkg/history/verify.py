@@ -27,6 +27,7 @@ from mlops_pkg.proof.sync import (
     check_environment,
     check_package,
     check_params,
+    collect_findings,
     conclude,
     fresh_export,
 )
@@ -55,10 +56,7 @@ def group_findings(findings: Iterable[tuple[str, str]]) -> list[str]:
 
 def check_lock(root: Path) -> Check:
     """Check that dvc.lock holds for the code, the params and the libraries that are checked out."""
-    try:
-        findings = group_findings(lock_findings(root))
-    except UserError as error:
-        findings = str(error).splitlines()
+    findings = collect_findings(group_findings, lock_findings(root))
     return Check("lock", "dvc.lock holds for code, values and libraries", tuple(findings))
 
 # %% ../../nbs/history/37_verify.ipynb #shared
