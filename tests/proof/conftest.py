@@ -18,6 +18,11 @@ def replace(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1))
 
 
+def only(found: list[str], *words: str) -> bool:
+    """Return whether there is exactly one finding, and it contains all the words."""
+    return len(found) == 1 and all(word in found[0] for word in words)
+
+
 def notebook(*cells: tuple[str, str]) -> str:
     """A notebook of the given cells, each a kind (markdown, code or parameters) and its source."""
     written = []

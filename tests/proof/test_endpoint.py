@@ -34,14 +34,14 @@ ALONE, BATCHES, ARROW = "endpoint, JSON one by one", "endpoint, JSON in batches"
 
 
 def ask(root: Path) -> dict[str, str | None]:
-    """The difference that each way of asking shows; None for one that is equal."""
+    """Return the difference of each way to ask the endpoint; None for one that is equal."""
     asked = predict_reference(Workspace(root), read_subject(root))
     with serve_bundle(root / "artifacts" / "package", root / "mlops_pkg") as port:
         return {one.runtime: one.difference for one in compare_ways(endpoint_ways(asked, port))}
 
 
 def plant(root: Path, function: str, fault: str) -> None:
-    """A server that does something else before it writes the replies of one kind."""
+    """Make the server run a line of code before it writes the responses of one kind."""
     module = root / "mlops_pkg" / "serving" / "messages.py"
     code = f"""
 import itertools as _itertools, os as _os
@@ -57,7 +57,7 @@ def {function}(answers, *rest, **more):
 
 
 def until(holds: Callable[[], bool]) -> None:
-    """Wait for something that must come."""
+    """Wait until a condition holds, for 30 seconds at most."""
     end = time.monotonic() + 30
     while not holds():
         assert time.monotonic() < end, "it did not come"
@@ -65,7 +65,7 @@ def until(holds: Callable[[], bool]) -> None:
 
 
 def is_there(process: int) -> bool:
-    """Whether a process runs."""
+    """Return whether a process runs."""
     try:
         return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
     except OSError:

@@ -56,7 +56,7 @@ def walked(project: Workspace, name: str) -> Path:
 
 
 def difference(project: Workspace) -> str:
-    """The one difference of the project; its other outputs must be equal."""
+    """Return the one difference of the project; its other outputs must be equal."""
     red = [verdict for verdict in compare_outputs(project).outputs if not verdict.equal]
     assert len(red) == 1, f"expected one red output, found {red}"
     return f"{red[0].output}: {red[0].difference}"

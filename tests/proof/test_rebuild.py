@@ -1,4 +1,4 @@
-"""The proof rebuild: green for a sound stage, red for everything that a stage uses and dvc.yaml does not declare."""
+"""The proof rebuild: green for a sound stage, red for everything that a stage uses without declaring it in dvc.yaml."""
 
 import json
 import os
@@ -21,6 +21,7 @@ from mlops_pkg.project.files import params_of
 from mlops_pkg.project.lock import path_digest
 from mlops_pkg.proof.rebuild import Used, check_declared, dvc_lines, lay_out, params_text, rebuild, withhold
 from tests.conftest import ROOT
+from tests.proof.conftest import only
 
 CPU = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
 OLD = "avx2" not in CPU or os.environ.get("OPENBLAS_CORETYPE") == "Sandybridge"  # as old as the imitated one
@@ -57,7 +58,7 @@ class Toy:
         self.lock()
 
     def lock(self) -> None:
-        """Write dvc.yaml and dvc.lock for what is here."""
+        """Write dvc.yaml and dvc.lock for the present files."""
         stage = {"cmd": COMMAND, "deps": self.deps, "params": self.params, "outs": self.outs}
         (self.root / "dvc.yaml").write_text(json.dumps({"stages": {"train": stage}}))
         lists = {
@@ -69,29 +70,24 @@ class Toy:
         (self.root / "dvc.lock").write_text(json.dumps({"stages": {"train": locked}}))
 
     def values(self, file: str, keys: list[str]) -> dict[str, object]:
-        """The values of dotted keys."""
+        """Return the values of dotted keys."""
         whole = yaml.safe_load((self.root / file).read_text())
         return {key: reduce(lambda part, name: part[name], key.split("."), whole) for key in keys}
 
     def found(self) -> list[str]:
-        """What the proof finds; none where it is green."""
+        """Return the findings of the proof; none if it is green."""
         ok = rebuild(["train"], 1, Workspace(self.root))
         written = read_json(self.root / "reports" / "rebuild.json")
         (stage,) = written["stages"]
         assert ok == written["ok"] == stage["ok"]
-        told = [*stage["findings"], *(str(out["difference"]) for out in stage["outputs"] if not out["equal"])]
-        assert ok == (not told)
-        return told
+        found = [*stage["findings"], *(str(out["difference"]) for out in stage["outputs"] if not out["equal"])]
+        assert ok == (not found)
+        return found
 
 
 @pytest.fixture
 def toy(tmp_path: Path) -> Toy:
     return Toy(tmp_path.resolve() / "toy")
-
-
-def only(found: list[str], *words: str) -> bool:
-    """Whether there is one finding, and it holds all the words."""
-    return len(found) == 1 and all(word in found[0] for word in words)
 
 
 def test_a_sound_stage_is_green_and_the_project_is_left_alone(toy: Toy) -> None:

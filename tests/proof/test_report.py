@@ -25,7 +25,7 @@ VOID = {"meta", "br", "img", "use", "path", "rect", "input", "hr", "link"}
 
 
 class Balanced(HTMLParser):
-    """Fails on an element that is closed without having been opened."""
+    """Assert that each closed element is the one opened last."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The runtimes: all answer as the fitted pipeline does, and one wrong bit is red with its row."""
+"""The runtimes: all predict as the fitted pipeline does, and one wrong bit is red with its row."""
 
 import subprocess
 import sys
@@ -38,7 +38,7 @@ NAMES = [
 
 
 def ask(root: Path) -> dict[str, str | None]:
-    """The difference that each runtime shows; None for one that is equal."""
+    """Return the difference of each runtime; None for one that is equal."""
     found = {one.runtime: one for one in compare_runtimes(Workspace(root), read_subject(root), root / "mlops_pkg")}
     assert all(one.equal == (one.difference is None) for one in found.values())
     return {name: one.difference for name, one in found.items()}
@@ -162,7 +162,7 @@ def test_the_clean_environment_holds_nothing_but_what_the_predictor_needs(tmp_pa
 
 
 def write_source(root: Path, separator: str = ",") -> Path:
-    """A file in data/ whose rows have the fields of the model, each at the line at which ingest says that it stands."""
+    """Write a file to data/ whose rows have the fields of the model, each at the line that ingest recorded."""
     splits = ("train", "validation", "test", "live")
     tables = [read_table(root / "artifacts" / "ingest" / f"{split}.parquet") for split in splits]
     whole = pd.concat(tables).sort_values("line").set_index("line")

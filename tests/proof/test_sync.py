@@ -1,4 +1,4 @@
-"""The proof sync: green on a sound project, red for each fault it exists for."""
+"""The proof sync: green on a sound project, red for each fault that it should find."""
 
 import json
 import re
@@ -25,22 +25,17 @@ from mlops_pkg.proof.sync import (
     output_findings,
     sync,
 )
-from tests.proof.conftest import replace
+from tests.proof.conftest import only, replace
 
 
 def findings(root: Path) -> list[str]:
-    """All findings, each after the name of its check."""
+    """Return all findings, each after the name of its check."""
     return [f"{check.name}: {finding}" for check in check_sync(root) for finding in check.findings]
 
 
 def of(check: Check) -> list[str]:
-    """The findings of one check, each after its name; quicker than all of them, which export the project."""
+    """Return the findings of one check, each after its name; quicker than all checks, which export the project."""
     return [f"{check.name}: {finding}" for finding in check.findings]
-
-
-def only(found: list[str], *words: str) -> bool:
-    """Whether there is one finding, and it holds all the words."""
-    return len(found) == 1 and all(word in found[0] for word in words)
 
 
 def test_sound_project_is_green_and_untouched(toy: Path) -> None:
