@@ -47,7 +47,7 @@ def test_a_merge_ends_with_a_green_pipeline_and_the_digests_of_a_fresh_build(tmp
     commit(project, "Fewer trees")
 
     project.run("git", "checkout", "--quiet", "main")
-    edit_cell(train, "What is saved is never the estimator alone.", "The estimator is never saved alone.")
+    edit_cell(train, "An estimator is never saved alone.", "Never save an estimator alone.")
     params.write_text(params.read_text().replace("bootstrap: 20", "bootstrap: 30"))
     project.repro("train")
     commit(project, "More resamples")

@@ -246,9 +246,9 @@ def test_the_next_version_comes_with_update_and_keeps_what_was_edited(tmp_path: 
     data = [word for pair in ("title=Late", "package=late", "author=Ada") for word in ("--data", pair)]
     run(tmp_path, "copier", "copy", "--quiet", "--trust", "--defaults", *data, str(template), str(project))
     for notebook, old, new in (
-        ("20_ingest", "How late is late?", "How late is too late?"),
-        ("22_train", "what this project uses", "what we use"),
-        ("23_evaluate", "An average hides the corner", "A mean hides the corner"),
+        ("20_ingest", "How often are flights late?", "How often is a flight late?"),
+        ("22_train", "This project uses", "We use"),
+        ("23_evaluate", "An average hides the slices", "A mean hides the slices"),
     ):
         replace(project / "nbs" / "pipeline" / f"{notebook}.ipynb", old, new)
     replace(project / "params.yaml", "max_iter: 300", "max_iter: 200")
@@ -257,7 +257,7 @@ def test_the_next_version_comes_with_update_and_keeps_what_was_edited(tmp_path: 
     replace(template / "settings.ini", "version = ", "version = 9.")
     replace(template / "nbs" / "pipeline" / "22_train.ipynb", "How many trees are enough?", "How many trees suffice?")
     replace(
-        template / "nbs" / "pipeline" / "23_evaluate.ipynb", "An average hides the corner", "A figure hides the corner"
+        template / "nbs" / "pipeline" / "23_evaluate.ipynb", "An average hides the slices", "A metric hides the slices"
     )
     replace(template / "dvc.yaml", "title: ROC on the test rows", "title: The ROC on the test rows")
     replace(template / "mlops_pkg" / "core" / "splits.py", "def drop_without(", "LATER = True\n\n\ndef drop_without(")
@@ -270,9 +270,9 @@ def test_the_next_version_comes_with_update_and_keeps_what_was_edited(tmp_path: 
     assert f"./vendor/{wheel.name}" in (project / "requirements.txt").read_text()
     assert "title: The ROC on the test rows" in (project / "dvc.yaml").read_text()
     assert "max_iter: 200" in (project / "params.yaml").read_text()
-    assert "How late is too late?" in (project / "nbs" / "pipeline" / "20_ingest.ipynb").read_text()
+    assert "How often is a flight late?" in (project / "nbs" / "pipeline" / "20_ingest.ipynb").read_text()
     train = (project / "nbs" / "pipeline" / "22_train.ipynb").read_text()
     assert "How many trees suffice?" in train
-    assert "what we use" in train
+    assert "We use" in train
     conflicts = run(project, "git", "diff", "--name-only", "--diff-filter=U").stdout.split()
     assert conflicts == ["nbs/pipeline/23_evaluate.ipynb"], "both changed the same cell there, and nowhere else"

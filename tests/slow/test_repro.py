@@ -101,7 +101,7 @@ def test_dvc_shows_how_an_edit_changed_the_metrics(everything: Project) -> None:
 def test_editing_prose_runs_that_walk_and_no_production_stage(everything: Project) -> None:
     notebook = everything.root / "nbs" / "pipeline" / "22_train.ipynb"
 
-    edit_cell(notebook, "What is saved is never the estimator alone.", "The estimator is never saved alone.")
+    edit_cell(notebook, "An estimator is never saved alone.", "Never save an estimator alone.")
     ran = everything.repro()
 
     assert not ran & set(STAGES), "prose re-ran production"
