@@ -1,4 +1,4 @@
-"""Two files that should be equal, and the one place where they part."""
+"""Two files that should be equal, and the first difference between them."""
 
 from pathlib import Path
 
