@@ -195,7 +195,7 @@ def _unknown(name: str, names: tuple[str, ...]) -> str:
     close = nearest(name, names)
     return f"unknown field; did you mean '{close}'?" if close else f"unknown field; valid names: {', '.join(names)}"
 
-# %% ../../nbs/bundle/12_records.ipynb #read-records
+# %% ../../nbs/bundle/12_records.ipynb #read-column
 _Column = tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]  # values, and a mask of those that are certainly right
 
 
@@ -213,7 +213,7 @@ def _read_column(
             rejects.append(Reject(first + row, field.name, _shown(cells[row]), str(reason)))
     return values, rejects
 
-
+# %% ../../nbs/bundle/12_records.ipynb #read-records
 def _inputs(first: int, feeds: dict[str, npt.NDArray[Any]], rows: int, rejects: list[Reject]) -> Inputs:
     """Return the inputs, with the rejects sorted by record and the rejected rows marked."""
     accepted = np.ones(rows, bool)

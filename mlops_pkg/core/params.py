@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['Name', 'Names', 'SPLITS', 'UNDECLARED', 'UserError', 'mask_passwords', 'nearest', 'rule_error', 'Section', 'Column',
-           'Target', 'Split', 'Shares', 'RandomSplit', 'Sql', 'Source', 'FileFormat', 'Data', 'TableChecks',
-           'BaseParams', 'read_yaml', 'merge', 'Undeclared', 'package_name', 'import_stage', 'load_params', 'load_data']
+           'Target', 'Split', 'Shares', 'RandomSplit', 'choose_split', 'Sql', 'Source', 'FileFormat', 'Data',
+           'TableChecks', 'BaseParams', 'read_yaml', 'merge', 'Undeclared', 'package_name', 'import_stage',
+           'load_params', 'load_data']
 
 # %% ../../nbs/core/00_params.ipynb #imports
 import codecs
@@ -20,7 +21,16 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 # %% ../../nbs/core/00_params.ipynb #usererror
@@ -203,6 +213,15 @@ class RandomSplit(Section):
         """Return what the split `name` holds, in words."""
         return f"{getattr(self.shares, name):.0%} of the {f'values of {self.together}' if self.together else 'rows'}"
 
+# %% ../../nbs/core/00_params.ipynb #choose-split
+def choose_split(values: Any) -> Any:
+    """Return the values as the kind of split whose keys they have, so that an error names that kind's keys."""
+    if not isinstance(values, Mapping):
+        return values if isinstance(values, Section) else Split.model_validate(values)
+    if "by" in values and "shares" in values:
+        raise rule_error("by and shares are two ways to split: remove one")
+    return (RandomSplit if {"shares", "seed", "together"} & values.keys() else Split).model_validate(values)
+
 # %% ../../nbs/core/00_params.ipynb #source
 _Address = Annotated[str, Field(min_length=1, max_length=1000)]
 _Query = Annotated[str, Field(min_length=1, max_length=20_000)]
@@ -270,18 +289,9 @@ class Data(Section):
     source: Source = Field(description="where the raw tables come from")
     file_format: FileFormat = Field(FileFormat(), description="how the files of data/ are written")
     target: Target
-    split: Split | RandomSplit
+    split: Annotated[Split | RandomSplit, BeforeValidator(choose_split)]
     known_later: Names = Field(description="source columns whose values are unknown at the moment of prediction")
     columns: dict[Name, Column] = Field(min_length=1, description="the columns that a model may see, in order")
-
-    @field_validator("split", mode="before")
-    @classmethod
-    def _choose_split(cls, values: Any) -> Any:
-        if not isinstance(values, Mapping):
-            return values if isinstance(values, Section) else Split.model_validate(values)
-        if "by" in values and "shares" in values:
-            raise rule_error("by and shares are two ways to split: remove one")
-        return (RandomSplit if {"shares", "seed", "together"} & values.keys() else Split).model_validate(values)
 
     @model_validator(mode="after")
     def _no_column_leaks(self) -> "Data":
@@ -296,7 +306,7 @@ class Data(Section):
     @property
     def keys(self) -> list[str]:
         """The columns that identify a row: the line, and the split's key if it has one."""
-        return ["line"] + ([self.split.key] if self.split.key else [])
+        return ["line", *filter(None, [self.split.key])]
 
     @property
     def kinds(self) -> dict[str, str]:

@@ -35,9 +35,7 @@ FILE = click.Path(path_type=Path)
 @click.command()
 @click.argument("source", metavar="IN", type=FILE)
 @click.argument("destination", metavar="OUT", type=FILE)
-@click.option(
-    "--bundle", metavar="DIR", type=FILE, default="artifacts/package", show_default=True, help="To predict by."
-)
+@click.option("--bundle", metavar="DIR", type=FILE, default="artifacts/package", show_default=True, help="The bundle.")
 @click.option("--processes", type=click.IntRange(1), default=1, show_default=True, help="Processes that score at once.")
 @click.option("--keep", metavar="COLUMN", multiple=True, help="Copy a column of IN to OUT; may be repeated.")
 @click.option("--max-reject-share", type=click.FloatRange(0, 1), default=1.0, help="Exit 1 if more are rejected.")
