@@ -405,6 +405,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                           'mlops_pkg.bundle.records._plain': ('bundle/records.html#_plain', 'mlops_pkg/bundle/records.py'),
                                           'mlops_pkg.bundle.records._read_column': ( 'bundle/records.html#_read_column',
                                                                                      'mlops_pkg/bundle/records.py'),
+                                          'mlops_pkg.bundle.records._read_record': ( 'bundle/records.html#_read_record',
+                                                                                     'mlops_pkg/bundle/records.py'),
                                           'mlops_pkg.bundle.records._read_value': ( 'bundle/records.html#_read_value',
                                                                                     'mlops_pkg/bundle/records.py'),
                                           'mlops_pkg.bundle.records._shown': ('bundle/records.html#_shown', 'mlops_pkg/bundle/records.py'),

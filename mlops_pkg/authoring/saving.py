@@ -356,7 +356,7 @@ def find_unsaved(root: Path, seconds: float = 1.0) -> list[str]:
             server = json.loads(file.read_text(encoding="utf-8"))
             os.kill(server["pid"], 0)
             headers = {"Authorization": f"token {server['token']}"}
-            request = Request(f"{server['url']}api/sessions", headers=headers)
+            request = Request(f"http://{server['url'].removeprefix('http://')}api/sessions", headers=headers)
             with build_opener(ProxyHandler({})).open(request, timeout=seconds) as response:
                 sessions = json.load(response)
             for session in sessions:

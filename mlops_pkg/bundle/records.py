@@ -57,6 +57,8 @@ class _ReasonError(Exception):
 
 def _is_missing(value: Any) -> bool:
     """Return whether a value stands for a missing one: None, NaN, NaT, or the NA of pandas."""
+    if type(value) in (str, int):  # the most frequent ones first
+        return False
     if isinstance(value, (float, np.floating)):
         return math.isnan(value)
     if isinstance(value, np.datetime64):
@@ -121,6 +123,7 @@ def _number(value: Any) -> float:
 # %% ../../nbs/bundle/12_records.ipynb #microseconds
 _MOMENT = re.compile(ISO, re.ASCII)
 _MOMENT_IN_ZONE = re.compile(ZONED, re.ASCII)
+_EPOCH, _MICROSECOND = datetime.datetime(1970, 1, 1), datetime.timedelta(microseconds=1)
 _ZONED = "has a time zone; give the time without one, as a clock in the field's own zone shows it"
 
 
@@ -153,7 +156,8 @@ def _moment(value: Any) -> int:
     if hasattr(value, "to_datetime64"):
         value = value.to_datetime64()  # a Timestamp of pandas has a wider range than a calendar
     if isinstance(value, datetime.date):
-        return int(np.datetime64(value, "us").astype(np.int64))
+        moment = value if isinstance(value, datetime.datetime) else datetime.datetime.combine(value, datetime.time())
+        return (moment - _EPOCH) // _MICROSECOND
     if not isinstance(value, np.datetime64):
         raise _ReasonError(f"expected a date and time, found {_kind(value)}")
     microseconds, inside = _microseconds(np.array([value]))
@@ -195,22 +199,23 @@ def _unknown(name: str, names: tuple[str, ...]) -> str:
     close = nearest(name, names)
     return f"unknown field; did you mean '{close}'?" if close else f"unknown field; valid names: {', '.join(names)}"
 
-# %% ../../nbs/bundle/12_records.ipynb #read-column
-_Column = tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]  # values, and a mask of those that are certainly right
-
-
-def _read_column(
-    cells: Any, field: Field, first: int, read: _Column | None = None
-) -> tuple[npt.NDArray[Any], list[Reject]]:
-    """Return one value a row, and the rejects; `read` holds what was already read in whole arrays."""
-    values, good = read or (np.full(len(cells), MISSING[field.kind], DTYPES[field.kind]), np.zeros(len(cells), bool))
-    rejects = []
-    for row in np.flatnonzero(~good).tolist():
+# %% ../../nbs/bundle/12_records.ipynb #read-record
+def _read_record(record: Any, row: int, fields: Mapping[str, Field]) -> tuple[list[Any], list[Reject]]:
+    """Return one value a field, and the rejects."""
+    if not isinstance(record, Mapping):
+        reason = f"expected a mapping of field names to values, found {_kind(record)}"
+        return [MISSING[field.kind] for field in fields.values()], [Reject(row, "", _shown(record), reason)]
+    values, rejects = [], []
+    for name, field in fields.items():
+        value = record.get(name)
         try:
-            values[row] = _read_value(cells[row], field)
+            values.append(_read_value(value, field))
         except _ReasonError as reason:
-            values[row] = MISSING[field.kind]
-            rejects.append(Reject(first + row, field.name, _shown(cells[row]), str(reason)))
+            values.append(MISSING[field.kind])
+            rejects.append(Reject(row, name, _shown(value), str(reason)))
+    for name in islice((name for name in record if name not in fields), MAX_UNKNOWN):
+        shown = name[:80] if isinstance(name, str) else _shown(name)
+        rejects.append(Reject(row, shown, _shown(record[name]), _unknown(shown, tuple(fields))))
     return values, rejects
 
 # %% ../../nbs/bundle/12_records.ipynb #read-records
@@ -223,22 +228,16 @@ def _inputs(first: int, feeds: dict[str, npt.NDArray[Any]], rows: int, rejects: 
 
 def read_records(records: Sequence[Any], signature: Signature, first: int = 0) -> Inputs:
     """Return mappings of field names to values as the graph takes them; `first` is the row of the first."""
-    names = tuple(field.name for field in signature.fields)
-    mappings = [record if isinstance(record, Mapping) else {} for record in records]
-    feeds: dict[str, npt.NDArray[Any]] = {}
-    rejects: list[Reject] = []
-    for field in signature.fields:
-        feeds[field.name], found = _read_column([record.get(field.name) for record in mappings], field, first)
-        rejects += [reject for reject in found if isinstance(records[reject.record - first], Mapping)]
+    fields, rows, rejects = {field.name: field for field in signature.fields}, [], []
     for row, record in enumerate(records, first):
-        if not isinstance(record, Mapping):
-            reason = f"expected a mapping of field names to values, found {_kind(record)}"
-            rejects.append(Reject(row, "", _shown(record), reason))
-            continue
-        for name in islice((name for name in record if name not in feeds), MAX_UNKNOWN):
-            shown = name[:80] if isinstance(name, str) else _shown(name)
-            rejects.append(Reject(row, shown, _shown(record[name]), _unknown(shown, names)))
-    return _inputs(first, feeds, len(records), rejects)
+        values, found = _read_record(record, row, fields)
+        rows.append(values)
+        rejects += found
+    columns = zip(*rows, strict=True) if rows else [()] * len(fields)
+    feeds = {
+        field.name: np.array(cells, DTYPES[field.kind]) for field, cells in zip(signature.fields, columns, strict=True)
+    }
+    return _inputs(first, feeds, len(rows), rejects)
 
 # %% ../../nbs/bundle/12_records.ipynb #as-array
 def _as_array(column: Any, name: str) -> npt.NDArray[Any]:
@@ -261,6 +260,9 @@ def _texts(column: npt.NDArray[Any]) -> list[str] | None:
     return texts if set(map(type, texts)) <= {str} else None
 
 # %% ../../nbs/bundle/12_records.ipynb #column-kinds
+_Column = tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]  # values, and a mask of those that are certainly right
+
+
 def _text_column(column: npt.NDArray[Any], field: Field) -> _Column | None:
     """Return the categories of a column; None if each value must be looked at."""
     texts = _texts(column)
@@ -306,6 +308,21 @@ def _moment_column(column: npt.NDArray[Any], field: Field) -> _Column | None:
 
 
 _READ_COLUMN = {"category": _text_column, "number": _number_column, "datetime": _moment_column}
+
+# %% ../../nbs/bundle/12_records.ipynb #read-column
+def _read_column(
+    cells: Any, field: Field, first: int, read: _Column | None = None
+) -> tuple[npt.NDArray[Any], list[Reject]]:
+    """Return one value a row, and the rejects; `read` holds what was already read in whole arrays."""
+    values, good = read or (np.full(len(cells), MISSING[field.kind], DTYPES[field.kind]), np.zeros(len(cells), bool))
+    rejects = []
+    for row in np.flatnonzero(~good).tolist():
+        try:
+            values[row] = _read_value(cells[row], field)
+        except _ReasonError as reason:
+            values[row] = MISSING[field.kind]
+            rejects.append(Reject(first + row, field.name, _shown(cells[row]), str(reason)))
+    return values, rejects
 
 # %% ../../nbs/bundle/12_records.ipynb #read-columns
 def read_columns(columns: Mapping[str, Any], signature: Signature, first: int = 0) -> Inputs:

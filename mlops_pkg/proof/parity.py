@@ -8,7 +8,6 @@ __all__ = ['Verdict', 'compare_output', 'Verdicts', 'compare_outputs', 'parity']
 # %% ../../nbs/proof/56_parity.ipynb #imports
 import sys
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from ..core.differences import file_difference
