@@ -45,6 +45,9 @@ class ForkedKernel:
         """Fork a kernel that runs in a folder."""
         from jupyter_client.connect import write_connection_file
 
+        from mlops_pkg.core.stage import fix_threads
+
+        fix_threads()  # notebooks that fit at the same time would otherwise fight for the processors
         self.scratch = tempfile.TemporaryDirectory()
         self.file, _ = write_connection_file(f"{self.scratch.name}/kernel.json")
         fork_server = multiprocessing.get_context("forkserver")
