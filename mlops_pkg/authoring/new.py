@@ -30,7 +30,7 @@ def new_project(folder: Path, answers: dict[str, Any], ask: bool = True) -> dict
     import copier
     from copier.errors import CopierError
 
-    warnings.filterwarnings("ignore", module="copier")  # about uncommitted changes in a checkout
+    warnings.filterwarnings("ignore", module="copier|jinja2_ansible_filters")  # about a checkout, about a pattern
     folder = folder.resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: there already; choose a new or an empty folder")

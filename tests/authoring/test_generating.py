@@ -2,9 +2,11 @@
 
 import io
 import json
+import sys
 import zipfile
 from pathlib import Path
 
+import pexpect
 import pytest
 
 from mlops_pkg.authoring.generating import checkout_files, metadata, pack_wheel, read_settings
@@ -107,6 +109,29 @@ def test_an_answer_that_does_not_fit_is_one_line_and_nothing_is_left(tmp_path: P
 
     assert told in said_by(lambda: new_project(folder, {**ANSWERS, "start": "flights", **changed}, ask=False))
     assert not folder.exists()
+
+
+def test_what_is_answered_at_the_terminal_is_returned(tmp_path: Path) -> None:
+    code = """
+        import json, sys
+        from pathlib import Path
+        from mlops_pkg.authoring.new import new_project
+        answers = new_project(Path(sys.argv[1]), json.loads(sys.argv[2]))
+        print("ANSWERS", answers["start"], answers["table"], answers["target"])
+    """
+    arguments = ["-c", "\n".join(line.strip() for line in code.splitlines()), str(tmp_path / "p"), json.dumps(ANSWERS)]
+    terminal = pexpect.spawn(sys.executable, arguments, timeout=60, encoding="utf-8", dimensions=(24, 120))
+    down, enter = "\x1b[B", "\r"
+    terminal.expect("What to start from")
+    terminal.send(down + down + enter)
+    terminal.expect("The file of your table")
+    terminal.send("birds.csv" + enter)
+    terminal.expect("The column to predict")
+    terminal.send("weight" + enter)
+    terminal.expect("ANSWERS (.*)\r\n")
+
+    assert terminal.match[1] == "table birds.csv weight"
+    assert "Warning" not in terminal.before
 
 
 def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
