@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, settings
 
 from mlops_pkg.core.params import UserError, read_yaml
 from mlops_pkg.core.stage import fix_threads
@@ -28,10 +27,6 @@ QUICK = {
     "train": {"max_iter": 20},
     "evaluate": {"bootstrap": 20, "importance_rows": 200, "importance_repeats": 1, "min_slice_rows": 100},
 }
-
-# A busy machine may be slow, and that is no finding.
-settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("project")
 
 
 def contents(root: Path, *folders: str) -> dict[str, bytes]:

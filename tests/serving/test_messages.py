@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlops_pkg.bundle.predictor import Answers
@@ -122,6 +122,7 @@ def test_half_a_character_is_refused_and_the_reply_is_text() -> None:
     assert arrow_answers(answers, INFO)
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # on a busy machine it may be
 @given(st.recursive(st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
                     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))  # fmt: skip
 def test_what_is_json_is_read_as_it_was_written(value: Any) -> None:

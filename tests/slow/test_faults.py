@@ -307,7 +307,7 @@ def test_a_bit_that_turned_behind_the_file_system_is_found_when_asked_for(projec
     os.utime(copy, ns=(times.st_atime_ns, times.st_mtime_ns))
 
     assert project.run(*PYTHON, "mlops_pkg", "mend").stdout == "", "it reads everything each time"
-    assert "is damaged; made anew" in project.run(*PYTHON, "mlops_pkg", "mend", "--cache").stdout
+    assert "is damaged; made again" in project.run(*PYTHON, "mlops_pkg", "mend", "--cache").stdout
 
 
 def test_a_lost_copy_is_made_anew(project: Project) -> None:

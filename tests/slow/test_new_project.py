@@ -147,7 +147,7 @@ def test_the_source_file_gets_the_answers_of_the_fitted_pipeline(own: Path) -> N
 
 def test_a_reading_of_its_own_turns_the_source_file_red(own: Path) -> None:
     library = Path(run(own, "python", "-c", "import mlops_pkg; print(mlops_pkg.__file__)").stdout.strip()).parent
-    module = library / "scoring" / "cells.py"
+    module = library / "scoring" / "scores.py"
     before = module.read_bytes()
     module.unlink()
     module.write_bytes(before.replace(b"missing = set(written.missing)", b"missing = set()"))
