@@ -12,7 +12,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .generating import checkout_files, finish, git, installed_files, pack_wheel, template_folder
+from mlops_pkg.authoring.generating import (
+    checkout_files,
+    finish_project,
+    git,
+    installed_files,
+    pack_wheel,
+    template_folder,
+)
 from .proposal import propose
 from .saving import export_all
 from .single_table import write_proposal
@@ -40,7 +47,7 @@ def new_project(folder: Path, answers: dict[str, Any], ask: bool = True) -> dict
         wheel = pack_wheel(installed_files() if template.name == "_template" else checkout_files(template))
         copied = copier.run_copy(str(template), folder, vcs_ref="HEAD", **options)
         answers = dict(copied.answers.combined)
-        finish(template, folder, answers, wheel)
+        finish_project(template, folder, answers, wheel)
     except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, CopierError | ValueError):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from mlops_pkg.authoring.generating import checkout_files, metadata, pack_wheel, read_settings
+from mlops_pkg.authoring.generating import checkout_files, make_metadata, pack_wheel, read_settings
 from mlops_pkg.authoring.new import new_project
 from mlops_pkg.core.environment import locked_versions
 from mlops_pkg.project.files import notebooks
@@ -42,7 +42,7 @@ def test_the_wheel_has_the_same_bytes_twice_and_says_what_it_needs() -> None:
     assert {"mlops_pkg/cli.py", "mlops_pkg/_template/copier.yml", "mlops_pkg/_template/params.yaml"} <= set(names)
     assert "mlops_pkg/serving/static/page.html" in names
     assert not [one for one in names if "__pycache__" in one or one.startswith("tests/")]
-    told = metadata(read_settings(ROOT))
+    told = make_metadata(read_settings(ROOT))
     assert "Requires-Dist: numpy>=2.4,<3\n" in told
     assert "Requires-Dist: uvloop>=0.23,<0.30; (sys_platform!='win32') and extra == 'serve'\n" in told
 
