@@ -30,18 +30,41 @@ def drop_without(frame: pd.DataFrame, outcome: str) -> pd.DataFrame:
         raise UserError(f"data/: no row has a value of '{outcome}', so there is no target")
     return known
 
+# %% ../../nbs/core/09_splits.ipynb #class-codes
+def _class_codes(outcome: pd.Series, target: Target) -> pd.Series:
+    """Return the place of each value among the labels; raise `UserError` for a value that is none of them."""
+    labels, key = target.classes, "params.yaml: data.target.labels"
+    kind = "texts" if isinstance(labels[0], str | bool) else "numbers"
+    found = "texts" if str(outcome.dtype) == TEXT else "numbers"
+    if kind != found:
+        hint = "write each label in quotes" if found == "texts" else "write the labels as numbers"
+        raise UserError(f"{key}: {outcome.name} holds {found}, and the labels are {kind}; {hint}")
+    names = [str(label).lower() if isinstance(label, bool) else label for label in labels]
+    values = outcome.str.lower() if isinstance(labels[0], bool) else outcome
+    codes = values.map({name: code for code, name in enumerate(names)})
+    if codes.isna().any():
+        unknown = outcome[codes.isna()]
+        value = unknown.iloc[0]
+        raise UserError(
+            f"{key}: {outcome.name} = {value!r} at line {unknown.index[0]} is none of them ({len(unknown):,} such); "
+            f"{nearest(str(value), map(str, labels[:20]))}; add the label, or reject these rows in ingest"
+        )
+    return codes.astype("int64")
+
 # %% ../../nbs/core/09_splits.ipynb #make-target
 def make_target(outcome: pd.Series, target: Target) -> pd.Series:
-    """Return the number itself, or 1 above `positive_above` and else 0; of texts, 1 for `positive` and else 0."""
+    """Return the number itself, or the code of its class: 0 or 1, or the place of its label among the labels."""
     name, dtype, positive = outcome.name, str(outcome.dtype), target.positive
-    if dtype == TEXT:
+    if dtype not in (TEXT, NUMBER):
+        raise UserError(f"params.yaml: data.target: {name} is {dtype}; make it str or float64 in ingest")
+    if target.labels is not None:
+        made = _class_codes(outcome, target)
+    elif dtype == TEXT:
         values = sorted(outcome.unique())
         if positive not in values:
             few = f"{', '.join(values[:5])}{', ...' if len(values) > 5 else ''}"
-            raise UserError(f"params.yaml: data.target: {name} holds texts; say with `positive:` which is 1: {few}")
+            raise UserError(f"params.yaml: data.target: {name} holds texts; name its classes with `labels:`: {few}")
         made = (outcome == positive).astype("int64")
-    elif dtype != NUMBER:
-        raise UserError(f"params.yaml: data.target: {name} is {dtype}; make it str or float64 in ingest")
     elif positive is not None:
         raise UserError(f"params.yaml: data.target.positive = '{positive}': {name} holds numbers; use positive_above")
     else:

@@ -20,7 +20,7 @@ from sklearn.pipeline import Pipeline
 
 from ..bundle.file_format import FileFormat
 from ..bundle.manifest import CARD, MANIFEST, MODEL, manifest_bytes, verify
-from ..bundle.signature import Field, Signature
+from ..bundle.signature import Field, Signature, label_text
 from ..core.data import folder_digest, listing
 from ..core.environment import LOCK
 from ..core.params import BaseParams, Section, UserError, package_name
@@ -74,7 +74,7 @@ def make_signature(train: pd.DataFrame, threshold: float | None, params: BasePar
         bounds = (column.minimum, column.maximum)
         fields.append(Field(name, column.kind, column.nullable, column.unit, *bounds, categories))
     file_format = FileFormat(**params.data.file_format.model_dump())
-    return Signature(params.task, params.data.target.name, threshold, tuple(fields), file_format)
+    return Signature(params.task, params.data.target.name, threshold, tuple(fields), file_format, params.labels)
 
 # %% ../../nbs/modelling/24_bundling.ipynb #describe
 QUANTILES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
@@ -96,14 +96,19 @@ def describe(values: pd.Series, kind: str) -> dict[str, Any]:
 
 # %% ../../nbs/modelling/24_bundling.ipynb #make-reference
 def make_reference(train: pd.DataFrame, predictions: pd.DataFrame, params: BaseParams) -> dict[str, Any]:
-    """Return statistics of every column and of the target in training, and of the test predictions."""
-    kind = "number" if params.task == "regression" else "category"
-    test = predictions.loc[predictions["split"] == "test", "model"]
+    """Return statistics of every column and of the target in training, and of the test predictions.
+
+    Of more than two classes, `answers` describes the probability of the class decided for.
+    """
+    target, test = train[params.data.target.name], predictions[predictions["split"] == "test"]
+    if params.labels:
+        target = target.map(dict(enumerate(map(label_text, params.labels))))
+    ours = test["model"] if len(params.labels) <= 2 else test.filter(regex=r"^model_\d+$").max(axis=1)
     return {
         "rows": len(train),
         "columns": {name: describe(train[name], column.kind) for name, column in params.data.columns.items()},
-        "target": describe(train[params.data.target.name], kind),
-        "answers": describe(test, "number"),
+        "target": describe(target, "category" if params.labels else "number"),
+        "answers": describe(ours, "number"),
     }
 
 # %% ../../nbs/modelling/24_bundling.ipynb #make-metrics

@@ -27,25 +27,44 @@ def features_and_target(table: pd.DataFrame, data: Data) -> tuple[pd.DataFrame, 
 def check_target(y: pd.Series, task: str, target: Target, split: str = "training") -> None:
     """Check the target's values against the task; raise `UserError` if they do not fit.
 
-    A classification needs both 0 and 1, a regression more than one value.
+    A regression needs more than one value, a classification of two classes both of them. Of more classes each needs two
+    training rows; in the other splits any two of them are enough.
     """
-    values = sorted(y.unique())
+    values, labels = sorted(y.unique()), target.classes
     found = ", ".join(f"{value:g}" for value in values[:5]) + (", ..." if len(values) > 5 else "")
-    if task == "classification" and values != [0, 1]:
-        key = "positive_above" if target.positive is None else "positive"
+    if task == "regression":
+        if len(values) == 1:
+            where = f"{y.name} is {found} in all {split} rows"
+            raise UserError(f"params.yaml: data.target: {where}; there is nothing to predict")
+        return
+    if target.labels is None:
+        if values != [0, 1]:
+            key = "positive_above" if target.positive is None else "positive"
+            raise UserError(
+                f"params.yaml: data.target.{key} = {getattr(target, key)}: a classification needs "
+                f"{split} rows with {y.name} = 0 and with {y.name} = 1, or labels; found: {found}"
+            )
+        return
+    least = 1 if len(labels) == 2 else 2 if split == "training" else 0
+    counts = np.bincount(y.astype("int64"), minlength=len(labels))
+    for label, count in zip(labels, counts.tolist(), strict=True):
+        if count < least:
+            reason = f"{label!r} has {count} {split} rows, and needs {least}"
+            raise UserError(f"params.yaml: data.target.labels: {reason}; remove it, join classes, or change the split")
+    if len(values) < 2:
         raise UserError(
-            f"params.yaml: data.target.{key} = {getattr(target, key)}: a classification needs "
-            f"{split} rows with {y.name} = 0 and with {y.name} = 1; found: {found}"
+            f"params.yaml: data.target.labels: all {split} rows are {labels[values[0]]!r}; change the split"
         )
-    if task == "regression" and len(values) == 1:
-        where = f"{y.name} is {found} in all {split} rows"
-        raise UserError(f"params.yaml: data.target: {where}; there is nothing to predict")
 
 # %% ../../nbs/modelling/21_models.ipynb #predict
 def predict(model: Pipeline, X: pd.DataFrame, task: str) -> np.ndarray:
-    """Return the probability of class 1, or the predicted number; float64, rounded to 9 decimals."""
+    """Return the number predicted, or the probability of the second of two classes, or of each of more.
+
+    An array of rows, or of rows x classes, of float64, rounded to 9 decimals.
+    """
     if task == "classification":
-        prediction = model.predict_proba(X)[:, 1]
+        prediction = model.predict_proba(X)
+        prediction = prediction[:, 1] if prediction.shape[1] == 2 else prediction
     elif isinstance(model[-1], Ridge):
         prediction = np.full(len(X), model[-1].intercept_, dtype=np.float64)
         for column, weight in zip(np.asarray(model[:-1].transform(X)).T, model[-1].coef_, strict=True):

@@ -7,7 +7,7 @@ __all__ = ['run']
 
 # %% ../../nbs/pipeline/23_evaluate.ipynb #imports
 from ..core.workspace import Workspace, read_table
-from ..modelling.evaluation import Evaluation, compare_models, predict_all, write_evaluation
+from ..modelling.evaluation import Evaluation, compare_models, predict_all, prior_of, write_evaluation
 from ..modelling.metrics import choose_threshold
 from ..modelling.models import check_target, read_model
 from .params import Params
@@ -16,7 +16,7 @@ from .params import Params
 def run(params: Params, workspace: Workspace) -> None:
     """Write metrics, curves and predictions of the model and its baselines."""
     target = params.data.target
-    prior = read_table(workspace.input("ingest", "train.parquet"))[target.name].mean()
+    prior = prior_of(read_table(workspace.input("ingest", "train.parquet"))[target.name], params)
     rows = {name: read_table(workspace.input("ingest", f"{name}.parquet")) for name in ("validation", "test", "live")}
     for name, frame in rows.items():
         check_target(frame[target.name], params.task, target, name)
@@ -24,7 +24,7 @@ def run(params: Params, workspace: Workspace) -> None:
     models = {name: read_model(workspace.input("train", file)) for name, file in files.items()}
     predictions = {name: predict_all(models, frame, prior, params) for name, frame in rows.items()}
     y, threshold = rows["validation"][target.name].to_numpy(), None
-    if params.task == "classification":
+    if len(params.labels) == 2:
         threshold = choose_threshold(y, predictions["validation"]["model"])
     evaluation = Evaluation(rows, predictions, threshold, params, params.evaluate)
     metrics = compare_models(evaluation)

@@ -30,7 +30,7 @@ INPUTS = {
     "ingest": ("train.parquet", "validation.parquet", "test.parquet", "live.parquet", "rows.json"),
     "features": ("features.skops",),
     "train": ("model.skops", "baseline.skops"),
-    "evaluate": ("comparison.json", "predictions.parquet", "slices.csv"),
+    "evaluate": ("comparison.json", "predictions.parquet", "slices.csv", "classes.csv"),
 }
 
 # %% ../../nbs/pipeline/24_package.ipynb #run
@@ -38,7 +38,7 @@ def run(params: Params, workspace: Workspace) -> None:
     """Write the bundle, the folder that is deployed."""
     train, test, live = (read_table(workspace.input("ingest", f"{name}.parquet")) for name in ("train", "test", "live"))
     predictions = read_table(workspace.input("evaluate", "predictions.parquet"))
-    slices = pd.read_csv(workspace.input("evaluate", "slices.csv"))
+    slices, classes = (pd.read_csv(workspace.input("evaluate", f"{name}.csv")) for name in ("slices", "classes"))
     metrics = read_json(workspace.input("evaluate", "comparison.json"))
     counts = read_json(workspace.input("ingest", "rows.json"))
     model = read_model(workspace.input("train", "model.skops"))
@@ -49,7 +49,7 @@ def run(params: Params, workspace: Workspace) -> None:
     check_agreements(agreements)
     signature = make_signature(train, metrics["threshold"], params)
     reference = make_reference(train, predictions, params)
-    evaluated = Evaluated(params.train.estimator, params.evaluate.confidence, metrics, slices, counts)
+    evaluated = Evaluated(params.train.estimator, params.evaluate.confidence, metrics, slices, classes, counts)
     card = make_card(signature, reference, agreements, evaluated, params=params, settings=params.package)
     contents = {
         SIGNATURE: describe_model(signature, params.package),

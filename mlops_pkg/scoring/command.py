@@ -44,8 +44,8 @@ def predict(
 ) -> None:
     """Predict for a csv or Parquet file of records, written as the training data was.
 
-    OUT has one row for each row of IN, in the same order: its number, then probability and label, or
-    prediction. A rejected row has none; the reasons are written to a file beside OUT.
+    OUT has one row for each row of IN, in the same order: its number and the prediction; of a class, also its
+    probability. A rejected row has none; the reasons are written to a file beside OUT.
     The exit code is 1 if no row has a prediction.
 
     \b

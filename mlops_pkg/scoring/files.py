@@ -19,12 +19,10 @@ from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..bundle.manifest import read_bundle
 from ..bundle.predictor import Predictor
 from ..bundle.records import RecordsError, Reject, check_names
-from ..bundle.signature import Signature
+from ..bundle.signature import Signature, label_text
 from .blocks import Source, UnreadableError, is_csv, open_source
 from .scores import Scored, Scores, score_blocks, score_in_processes
 
@@ -91,8 +89,11 @@ def _parquet_writer(path: Path, schema: "pa.Schema") -> Iterator[Write]:
 
 # %% ../../nbs/scoring/52_files.ipynb #open-destination
 def _answer_names(signature: Signature) -> list[str]:
-    """Return the names of the output's columns of predictions."""
-    return ["row", "prediction"] if signature.threshold is None else ["row", "probability", "label"]
+    """Return the names of the output's columns of predictions: one of a probability, or one for each class."""
+    names, classes = ["row", "prediction"], signature.classes
+    if len(classes) == 2:
+        return [*names, "probability"]
+    return names + [f"probability_{label_text(label)}" for label in classes]
 
 
 def _open_destination(
@@ -104,20 +105,20 @@ def _open_destination(
         return _csv_writer(path, [*names, *keep])
     import pyarrow as pa
 
-    types = [
-        *(pa.int64(), pa.float64(), pa.int8())[: len(names)],
-        *(source.types.get(name, pa.string()) for name in keep),
-    ]
+    prediction = pa.array(signature.classes).type if signature.classes else pa.float64()
+    types = [pa.int64(), prediction, *[pa.float64()] * (len(names) - 2)]
+    types += [source.types.get(name, pa.string()) for name in keep]
     return _parquet_writer(path, pa.schema(zip([*names, *keep], types, strict=True)))
 
 
 def _output(first: int, scored: Scored) -> list[Any]:
     """Return the rows of the output, column by column; None for a missing prediction."""
-    answer, label = scored.answers.answer, scored.answers.label
+    answers, answer = scored.answers, scored.answers.answer
     columns: list[Any] = [list(range(first, first + len(answer)))]
-    columns.append([None if math.isnan(value) else value for value in answer.tolist()])
-    if label is not None:
-        columns.append([None if value < 0 else value for value in label.tolist()])
+    if answers.label is not None:
+        columns.append([None if code < 0 else answers.classes[code] for code in answers.label.tolist()])
+    for values in answer.T.tolist() if answer.ndim == 2 else [answer.tolist()]:
+        columns.append([None if math.isnan(value) else value for value in values])
     return columns + scored.kept
 
 # %% ../../nbs/scoring/52_files.ipynb #naming
@@ -154,7 +155,7 @@ def _write_all(scores: Scores, write: Write, reasons: Path, progress: Progress |
             write(_output(rows, scored))
             _append_rejects(reasons, rows, scored.answers.rejects)
             rows += len(scored.answers.answer)
-            rejected += int(np.isnan(scored.answers.answer).sum())
+            rejected += int(scored.answers.rejected.sum())
             if progress:
                 progress(rows, share)
     except UnreadableError as error:
@@ -260,7 +261,8 @@ def score_file(
 ) -> Tally:
     """Write the predictions for `source` to `destination`, one row for each of its rows in their order; return a tally.
 
-    The columns are `row` from 0, then `probability` and `label`, or `prediction`; empty for a rejected row.
+    The columns are `row` from 0 and `prediction`; of a classification that is the class decided for, followed by the
+    `probability` of the second of two classes, or one `probability_CLASS` for each of more. A rejected row has none.
     `BundleError`, `RecordsError` and `OSError` leave an earlier output as it was.
     """
     source, destination, keep = Path(source), Path(destination), list(dict.fromkeys(keep))

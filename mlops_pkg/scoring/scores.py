@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -111,7 +111,7 @@ def _add_rejects(answers: Answers, rejects: list[Reject]) -> Answers:
     if answers.label is not None:
         answers.label[rows] = -1
     others = (one for one in answers.rejects if one[:2] not in replaced and (one.record, "") not in replaced)
-    return Answers(answers.answer, answers.label, tuple(sorted([*rejects, *others], key=lambda reject: reject.record)))
+    return replace(answers, rejects=tuple(sorted([*rejects, *others], key=lambda reject: reject.record)))
 
 # %% ../../nbs/scoring/51_scores.ipynb #score-block
 def _cells(block: bytes, names: Sequence[str], separator: str) -> tuple[dict[str, Sequence[str]], list[Reject]]:

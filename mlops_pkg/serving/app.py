@@ -57,8 +57,8 @@ _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2
 
 
 def answer_bounds(model: Model) -> tuple[float, ...]:
-    """Return the bucket bounds of predictions: tenths of a probability, or the quantiles in training."""
-    if model.predictor.signature.threshold is not None:
+    """Return the bucket bounds of predictions: tenths of a probability, or the quantiles on the test rows."""
+    if model.predictor.signature.classes:
         return tuple(tenth / 10 for tenth in range(1, 10))
     quantiles = (model.reference or {}).get("answers", {}).get("quantiles", {})
     return tuple(sorted({float(value) for at, value in quantiles.items() if at not in ("0", "1")})) or (0.0,)
@@ -78,7 +78,13 @@ def families(model: Model) -> tuple[Family, ...]:
         Family("field_missing", "Missing values", "counter", fields),
         Family("field_out_of_range", "Values below the minimum or above the maximum", "counter", fields),
         Family("field_refused", "Other invalid values", "counter", fields),
-        Family("answers", "Predictions of the model", "histogram", {}, answer_bounds(model)),
+        Family(
+            "answers",
+            "Numbers predicted, or probabilities: of the second of two classes, or the highest of more",
+            "histogram",
+            {},
+            answer_bounds(model),
+        ),
         Family("bundles_taken", "Bundles that have taken over", "counter"),
         Family("bundles_refused", "Bundles that did not verify", "counter"),
         Family("log_lines_lost", "Lines that could not be logged", "counter"),
@@ -108,7 +114,8 @@ def missing_values(data: Any, signature: Signature) -> dict[str, int]:
 # %% ../../nbs/serving/48_app.ipynb #watch
 def count_predictions(counters: Counters, model: Model, data: Any, answers: Answers) -> None:
     """Count the records, or the columns, of a batch and their predictions."""
-    values = answers.answer[~np.isnan(answers.answer)] if answers.rejects else answers.answer
+    values = answers.answer if answers.answer.ndim == 1 else answers.answer.max(axis=1)
+    values = values[~answers.rejected] if answers.rejects else values
     bounds, buckets = counters.families["answers"].bounds, counters.buckets("answers")
     buckets[:-1] += np.bincount(np.array(bounds).searchsorted(values), minlength=len(bounds) + 1)
     buckets[-1] += values.sum()
@@ -223,7 +230,7 @@ async def predict_arrow(service: Service, body: bytes) -> PredictResult:
 
     model, columns, answers, content = await service.queue.run_in_thread(work)
     service.count_predictions(model, columns, answers)
-    rejected = int(np.isnan(answers.answer).sum())
+    rejected = int(answers.rejected.sum())
     return PredictResult(content, len(answers.answer), rejected, answers.rejects)
 
 # %% ../../nbs/serving/48_app.ipynb #predict

@@ -18,7 +18,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 
-from ..bundle.signature import Field
+from ..bundle.signature import Field, label_text
 from .models import Model
 from .schema import STATIC, example_record, openapi
 from .settings import Settings
@@ -114,9 +114,10 @@ def _fill(name: str, texts: dict[str, str], **html: str) -> str:
 def page(model: Model, needs_key: bool) -> str:
     """Return the page of a model as HTML; `needs_key` tells whether clients must send a key."""
     info, predictor, signature = model.info, model.predictor, model.predictor.signature
-    threshold = "" if signature.threshold is None else f"{signature.threshold:.15g}"
+    binary = signature.threshold is not None
+    threshold, positive = (f"{signature.threshold:.15g}", label_text(signature.classes[1])) if binary else ("", "")
     texts = {"name": info.name, "version": info.version, "digest": info.digest, "description": predictor.description}
-    texts |= {"threshold": threshold, "target": signature.target, "key": "1" if needs_key else ""}
+    texts |= {"threshold": threshold, "positive": positive, "target": signature.target, "key": "1" if needs_key else ""}
     example = example_record(signature, model.reference)
     inputs = [_input(field, number, example[field.name]) for number, field in enumerate(signature.fields)]
     return _fill("page.html", texts, inputs="".join(inputs), card=read_markdown(model.card))

@@ -11,8 +11,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from ..bundle.signature import Field, Signature
-from .messages import JSON, ModelInfo
+from ..bundle.signature import Field, Signature, label_text
+from .messages import JSON, ModelInfo, answer_names
 from .settings import Settings
 
 # %% ../../nbs/serving/42_schema.ipynb #example-value
@@ -93,16 +93,29 @@ def record_schema(signature: Signature, example: dict[str, Any]) -> dict[str, An
     }
 
 # %% ../../nbs/serving/42_schema.ipynb #answer-schema
+def _class_schema(signature: Signature) -> dict[str, Any]:
+    """Return the JSON Schema of the values of a classification."""
+    target, threshold, classes = signature.target, signature.threshold, signature.classes
+    chance = {"type": ["number", "null"], "minimum": 0, "maximum": 1}
+    meaning = f"{target}: the class with the highest probability"
+    if threshold is not None:
+        meaning = f"{target}: {label_text(classes[1])} if its probability is {threshold:.15g} or more"
+    each = {label_text(label): {**chance, "type": "number"} for label in classes}
+    probabilities = {"type": ["object", "null"], "properties": each, "required": list(each)}
+    schemas = {
+        "prediction": {"enum": [*classes, None], "description": meaning},
+        "probability": {**chance, "description": f"of {label_text(classes[1])}"},
+        "probabilities": {**probabilities, "additionalProperties": False, "description": "of each class"},
+    }
+    return {name: schemas[name] for name in answer_names(classes)}
+
+
 def answer_schema(signature: Signature) -> dict[str, Any]:
     """Return the JSON Schema of the prediction for a record; its values are null if the record has errors."""
-    target = signature.target
-    if signature.threshold is None:
-        values: dict[str, Any] = {"prediction": {"type": ["number", "null"], "description": f"predicted {target}"}}
+    if signature.classes:
+        values = _class_schema(signature)
     else:
-        meaning = f"{target}: 1 if the probability is {signature.threshold:.15g} or more"
-        label = {"type": ["integer", "null"], "enum": [0, 1, None], "description": meaning}
-        probability = {"type": ["number", "null"], "minimum": 0, "maximum": 1, "description": f"of {target}"}
-        values = {"prediction": label, "probability": probability, "label": label}
+        values = {"prediction": {"type": ["number", "null"], "description": f"predicted {signature.target}"}}
     rejects = {"type": "array", "items": {"$ref": "#/components/schemas/Reject"}}
     errors = {**rejects, "description": "Only present if there is no prediction"}
     return {"type": "object", "properties": {**values, "errors": errors}, "required": list(values)}

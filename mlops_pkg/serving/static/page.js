@@ -35,18 +35,21 @@ function showResult(big, detail, isError) {
 }
 
 function showPrediction(answer) {
-  if (!facts.threshold) {
+  if (!answer.probabilities) {
     showResult(String(Number(answer.prediction.toPrecision(6))), facts.target);
     at('big').title = answer.prediction;
     return;
   }
-  const threshold = Number(facts.threshold), percent = value => (100 * value).toFixed(1) + ' %';
-  const words = answer.label ? 'yes, ' + facts.target : 'no, not ' + facts.target;
-  showResult(percent(answer.probability), words + ' (yes from ' + percent(threshold) + ' on)');
-  at('big').title = answer.probability;
-  at('fill').setAttribute('width', 100 * answer.probability);
-  at('mark').setAttribute('x', 100 * threshold);
-  at('scale').setAttribute('aria-label', percent(answer.probability) + ' of 100 %');
+  const percent = value => (100 * value).toFixed(1) + ' %', threshold = Number(facts.threshold);
+  const ranked = Object.entries(answer.probabilities).sort((a, b) => b[1] - a[1]).slice(0, 5);
+  const likely = ranked.map(([name, value]) => name + ' ' + percent(value)).join(', ');
+  const binary = answer.probability !== undefined, chance = binary ? answer.probability : ranked[0][1];
+  const from = binary ? ' (' + facts.positive + ' from ' + percent(threshold) + ' on)' : '';
+  showResult(String(answer.prediction), facts.target + ': ' + likely + from);
+  at('big').title = chance;
+  at('fill').setAttribute('width', 100 * chance);
+  at('mark').setAttribute('x', binary ? 100 * threshold : -1);
+  at('scale').setAttribute('aria-label', percent(chance) + ' of 100 %');
   at('scale').toggleAttribute('hidden', false);
 }
 
