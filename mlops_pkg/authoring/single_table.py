@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .generating import render_part
-from .proposal import Proposal, params_text, propose_bounds
+from .proposal import Proposal, find_task, params_text, propose_bounds
 from .saving import clean_content, make_notebook, uncommitted_files
 from ..core.params import UserError, package_name
 from ..core.workspace import write_bytes
@@ -27,8 +27,8 @@ def _quote(text: str) -> str:
 def _contract_code(proposal: Proposal) -> str:
     """Return the cell with the contract."""
     column, split = proposal.profile.columns[proposal.target], proposal.time_split
-    others = {"OUTCOME": "text(nullable=True)"}  # the columns that the model does not see
-    if column.kind == "number":
+    others = {"OUTCOME": "outcome(data.target)"}  # the columns that the model does not see
+    if find_task(column)[0] == "regression":
         low, high = propose_bounds(column)
         others["OUTCOME"] = f'number({low}, {high}, "is not between {low} and {high}", nullable=True)'
     if split and not split.period:
@@ -79,7 +79,7 @@ def ingest_notebook(proposal: Proposal, package: str) -> dict[str, Any]:
     """Return the notebook of the stage `ingest` of a project with this package, without outputs."""
     contract, period = _contract_code(proposal), _period_code(proposal)
     used = {"check_tables", *re.findall(r"\b(?:[A-Z]+\b|\w+(?=\())", contract + period)}
-    names = ("NUMBER", "TIME", "check_tables", "contract", "described", "number", "text", "whole")
+    names = ("NUMBER", "TIME", "check_tables", "contract", "described", "number", "outcome", "text", "whole")
     text = render_part(
         "ingest.cells",
         file=proposal.file,

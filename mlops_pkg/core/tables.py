@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['TEXT', 'NUMBER', 'TIME', 'PLAIN', 'KINDS', 'REJECT', 'Tables', 'Counts', 'Checked', 'as_text', 'read_raw', 'contract',
-           'described', 'text', 'number', 'whole', 'points_at', 'parse', 'find_faults', 'check_table', 'check_tables']
+           'described', 'text', 'number', 'whole', 'points_at', 'outcome', 'parse', 'find_faults', 'check_table',
+           'check_tables']
 
 # %% ../../nbs/core/04_tables.ipynb #imports
 import io
@@ -21,7 +22,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from ..bundle.file_format import DAMAGED, ArchiveError, decompress, number_pattern, read_times
-from .params import Column, Data, FileFormat, UserError, nearest
+from .params import Column, Data, FileFormat, Target, UserError, nearest
 
 # %% ../../nbs/core/04_tables.ipynb #name-text
 TEXT, NUMBER, TIME = "str", "float64", "datetime64[us]"
@@ -161,6 +162,16 @@ def whole(low: int, high: int) -> pa.Column:
 def points_at(keys: set[str], table: str) -> pa.Column:
     """Return the contract of a text that is a key of another table."""
     return pa.Column(TEXT, pa.Check.isin(keys, error=f"is not in the table of {table}"))
+
+# %% ../../nbs/core/04_tables.ipynb #outcome
+def outcome(target: Target) -> pa.Column:
+    """Return the contract of the column that a class is made from: one of its labels, or missing."""
+    if target.labels is None:
+        return pa.Column(NUMBER if target.positive is None else TEXT, nullable=True)
+    known = pa.Check.isin(target.labels, error="is not among data.target.labels")
+    if isinstance(target.labels[0], bool):
+        known = pa.Check(lambda s: s.str.lower().isin(["false", "true"]), error="is neither true nor false")
+    return pa.Column(TEXT if isinstance(target.labels[0], str | bool) else NUMBER, known, nullable=True)
 
 # %% ../../nbs/core/04_tables.ipynb #kind
 REJECT = ["line", "column", "value", "reason"]
