@@ -1973,6 +1973,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'mlops_pkg/serving/messages.py'),
                                             'mlops_pkg.serving.messages._check_schema': ( 'serving/messages.html#_check_schema',
                                                                                           'mlops_pkg/serving/messages.py'),
+                                            'mlops_pkg.serving.messages._class_array': ( 'serving/messages.html#_class_array',
+                                                                                         'mlops_pkg/serving/messages.py'),
                                             'mlops_pkg.serving.messages._column': ( 'serving/messages.html#_column',
                                                                                     'mlops_pkg/serving/messages.py'),
                                             'mlops_pkg.serving.messages._constant': ( 'serving/messages.html#_constant',

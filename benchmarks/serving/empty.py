@@ -21,7 +21,7 @@ FIELDS: dict[str, Any] = {
     for field in SIGNATURE["fields"]
 }
 Record = create_model("Record", **FIELDS)
-ANSWER = {"prediction": 0, "probability": 0.123456789, "label": 0}
+ANSWER = {"prediction": 0, "probability": 0.123456789, "probabilities": {"0": 0.876543211, "1": 0.123456789}}
 MODEL = {"name": SIGNATURE["name"], "version": "0" * 12, "digest": "0" * 64}
 
 

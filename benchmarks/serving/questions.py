@@ -80,7 +80,8 @@ def read_answers(body: bytes) -> list[tuple[float, int | None]]:
     found: list[tuple[float, int | None]] = []
     for one in told["predictions"] if isinstance(told, dict) else told:
         if isinstance(one, dict):
-            found.append((one.get("probability", one.get("prediction")), one.get("label")))
+            label = one["prediction"] if "probabilities" in one else one.get("label")
+            found.append((one.get("probability", one.get("prediction")), label))
         else:
             found.append((one[1] if isinstance(one, list) else one, None))
     return found

@@ -144,15 +144,14 @@ class Target(Section):
             raise rule_error("unit belongs to a number that is predicted: remove it")
         return self
 
-    @field_validator("labels")
-    @classmethod
-    def _labels_are_distinct(cls, labels: tuple[Label, ...] | None) -> tuple[Label, ...] | None:
-        for place, label in enumerate(labels or ()):
-            if label in labels[:place]:  # type: ignore[index]
-                raise rule_error(f"{label!r} stands twice")
-        if len({float if type(label) is int else type(label) for label in labels or ()}) > 1:
-            raise rule_error("texts, numbers and booleans are mixed; put texts such as no and 1 into quotes")
-        return labels
+    @model_validator(mode="after")
+    def _labels_are_distinct(self) -> "Target":
+        labels = self.labels or ()
+        if len({float if type(label) is int else type(label) for label in labels}) > 1:
+            raise rule_error("labels: texts, numbers and booleans are mixed; put texts such as no and 1 into quotes")
+        if twice := [label for place, label in enumerate(labels) if label in labels[:place]]:
+            raise rule_error(f"labels: {twice[0]!r} stands twice; remove one")
+        return self
 
     @property
     def classes(self) -> tuple[Label, ...]:

@@ -405,6 +405,16 @@ def _errors_array(answers: Answers) -> "pa.Array":
         pa.list_(errors.type), rows, [_bitmap(counts > 0), pa.py_buffer(ends)], children=[errors]
     )
 
+# %% ../../nbs/serving/41_messages.ipynb #class-array
+def _class_array(label: npt.NDArray[np.int64], classes: Sequence[Label], valid: npt.NDArray[np.bool_]) -> "pa.Array":
+    """Return the names of classes as an Arrow array; texts are written once, in its dictionary."""
+    pa, values = _pyarrow(), np.array(classes)
+    if values.dtype.kind == "U":
+        return pa.DictionaryArray.from_arrays(_array(label, pa.int64(), valid), _text_array(values.tolist()))
+    if values.dtype.kind == "b":
+        return pa.Array.from_buffers(pa.bool_(), len(label), [_bitmap(valid), _bitmap(values[label])])
+    return _array(values[label], pa.int64() if values.dtype.kind == "i" else pa.float64(), valid)
+
 # %% ../../nbs/serving/41_messages.ipynb #arrow-answers
 def arrow_answers(answers: Answers, info: ModelInfo) -> bytes:
     """Return predictions as an Arrow stream; a record without a prediction has nulls and its errors."""
@@ -414,10 +424,10 @@ def arrow_answers(answers: Answers, info: ModelInfo) -> bytes:
         columns = {"prediction": _array(answers.answer, pa.float64(), valid)}
     else:
         chances = [_array(column, pa.float64(), valid) for column in answers.probabilities.T]
-        columns = {"prediction": pa.array(answers.classes).take(_array(answers.label, pa.int64(), valid))}
+        columns = {"prediction": _class_array(answers.label, answers.classes, valid)}
         columns |= {"probability": chances[1]} if len(chances) == 2 else {}
-        keys = [label_text(label) for label in answers.classes]
-        columns["probabilities"] = pa.StructArray.from_arrays(chances, keys, mask=pa.array(~valid))
+        kind = pa.struct([(label_text(label), pa.float64()) for label in answers.classes])
+        columns["probabilities"] = pa.Array.from_buffers(kind, len(valid), [_bitmap(valid)], children=chances)
     if answers.rejects:
         columns["errors"] = _errors_array(answers)
     batch = pa.RecordBatch.from_arrays(list(columns.values()), list(columns)).replace_schema_metadata(asdict(info))

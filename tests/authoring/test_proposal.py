@@ -73,7 +73,7 @@ def test_what_is_proposed_for_a_real_table_is_valid_and_accounts_for_each_column
 
     text = params_text(proposal)
     params = Params.model_validate(yaml.safe_load(text))
-    assert params.task == ("classification" if name == "breast_cancer" else "regression")
+    assert params.task == ("classification" if name in ("breast_cancer", "wine") else "regression")
     for column in proposal.profile.columns:
         said = column in params.data.columns or column in params.data.known_later or f"# {column}: left out, " in text
         assert said + (column in (target, proposal.split_by)) == 1, column
@@ -131,7 +131,7 @@ def test_each_conclusion_is_drawn_and_says_why(tmp_path: Path) -> None:
     assert why["later"].startswith("alone it ranks the target with an AUC of 1.000")
     assert params.data.known_later == ("later",)
     assert list(params.data.columns) == ["age", "city", "when"]
-    assert (params.task, params.data.target.positive) == ("classification", "yes")
+    assert (params.task, params.labels) == ("classification", ("no", "yes"))
     assert (params.data.columns["age"].nullable, params.data.columns["city"].nullable) == (False, True)
     assert params.data.split.key == "when_month"
     steps = [step.use for step in params.features.steps]
@@ -145,7 +145,7 @@ def test_a_number_of_two_values_is_a_classification(tmp_path: Path) -> None:
 
     _, params = proposed(path, "b")
 
-    assert (params.task, params.data.target.positive_above) == ("classification", 0.5)
+    assert (params.task, params.labels) == ("classification", (0, 1))
     assert list(params.data.split.shares) if hasattr(params.data.split, "shares") else True
 
 
@@ -296,7 +296,7 @@ def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     [
         (None, "say with --target which column is to be predicted; candidates: age (regression), "),
         ("agee", "there is no column 'agee' to predict; did you mean 'age'?"),
-        ("when", "'when' cannot be predicted: it is a time; take a number, or a column of two values"),
+        ("when", "'when' cannot be predicted: it is a time; take a number, or values that repeat"),
         ("note", "'note' cannot be predicted: it is a text, with 300 values in 300 rows; take a number, or "),
         ("none", "'none' cannot be predicted: "),
         ("same", "'same' cannot be predicted: "),

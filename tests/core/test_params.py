@@ -214,7 +214,12 @@ def test_shares_are_whole_within_rounding(tmp_path: Path) -> None:
         ),
         (
             {"target": {"name": "x", "positive": "a", "positive_above": 3.0}},
-            "data.target.positive is for a text, positive_above for a number: remove one",
+            "data.target.positive and positive_above are different ways to name the classes: keep one",
+        ),
+        ({"target": {"name": "x", "labels": ["a", "b", "a"]}}, "data.target.labels: 'a' stands twice; remove one"),
+        (
+            {"target": {"name": "x", "labels": [False, "maybe"]}},
+            "data.target.labels: texts, numbers and booleans are mixed; put texts such as no and 1 into quotes",
         ),
         (
             {"target": {"name": "x", "unit": "g", "positive_above": 3.0}},

@@ -220,6 +220,9 @@ def test_a_row_whose_value_is_listed_nowhere_is_left_out() -> None:
         ([1.0, 2.0, 3.0], {}, [1.0, 2.0, 3.0]),
         ([1.0, 2.0, 3.0], {"positive_above": 2}, [0, 0, 1]),
         (["a", "b", "a"], {"positive": "b"}, [0, 1, 0]),
+        (["b", "c", "a"], {"labels": ["c", "b", "a"]}, [1, 0, 2]),
+        ([3.0, 1.5, 3.0], {"labels": [1.5, 3]}, [1, 0, 1]),
+        (["True", "FALSE", "true"], {"labels": [False, True]}, [1, 0, 1]),
     ],
 )
 def test_the_target_is_made_as_params_say(values: list[Any], target: dict[str, Any], made: list[float]) -> None:
@@ -234,11 +237,27 @@ def test_the_target_is_made_as_params_say(values: list[Any], target: dict[str, A
 @pytest.mark.parametrize(
     ("values", "target", "line"),
     [
-        (["b", "a"], {}, "data.target: x holds texts; say with `positive:` which is 1: a, b"),
-        (["b", "a"], {"positive": "c"}, "data.target: x holds texts; say with `positive:` which is 1: a, b"),
-        (["b", "a"], {"positive_above": 1}, "data.target: x holds texts; say with `positive:` which is 1: a, b"),
+        (["b", "a"], {}, "data.target: x holds texts; name its classes with `labels:`: a, b"),
+        (["b", "a"], {"positive": "c"}, "data.target: x holds texts; name its classes with `labels:`: a, b"),
+        (["b", "a"], {"positive_above": 1}, "data.target: x holds texts; name its classes with `labels:`: a, b"),
         ([1.0, 2.0], {"positive": "1"}, "data.target.positive = '1': x holds numbers; use positive_above"),
         ([True, False], {}, "data.target: x is bool; make it str or float64 in ingest"),
+        (
+            [1.0],
+            {"labels": ["1", "2"]},
+            "data.target.labels: x holds numbers, and the labels are texts; write the labels as numbers",
+        ),
+        (
+            ["1"],
+            {"labels": [1, 2]},
+            "data.target.labels: x holds texts, and the labels are numbers; write each label in quotes",
+        ),
+        (
+            ["Adelie", "Gento", "Gento"],
+            {"labels": ["Adelie", "Gentoo"]},
+            "data.target.labels: x = 'Gento' at line 1 is none of them (2 such); did you mean 'Gentoo'?; add the "
+            "label, or reject these rows in ingest",
+        ),
     ],
 )
 def test_a_target_that_cannot_be_made_is_one_line(values: list[Any], target: dict[str, Any], line: str) -> None:

@@ -626,7 +626,8 @@ def check_json(answers: Answers, reply: Reply) -> None:
             assert told == {"prediction": answer}
         else:
             label = None if silent[row] else int(answers.label[row])
-            assert told == {"prediction": label, "probability": answer, "label": label}
+            assert (told["prediction"], told["probability"]) == (label, answer)
+            assert told["probabilities"] == (answer and {"0": round(1 - answer, 9), "1": answer})
 
 
 def check_arrow(answers: Answers, reply: Reply) -> None:
@@ -635,7 +636,7 @@ def check_arrow(answers: Answers, reply: Reply) -> None:
     told = table["prediction" if answers.label is None else "probability"].to_pylist()
     assert told == [None if math.isnan(answer) else answer for answer in answers.answer.tolist()]
     if answers.label is not None:
-        assert table["label"].to_pylist() == [None if label < 0 else label for label in answers.label.tolist()]
+        assert table["prediction"].to_pylist() == [None if label < 0 else label for label in answers.label.tolist()]
     errors = table["errors"].to_pylist() if "errors" in table.column_names else [None] * len(told)
     fields = [(row, error["field"], error["reason"]) for row, all_ in enumerate(errors) for error in all_ or ()]
     assert fields == [(row, field, reason) for row, field, _, reason in answers.rejects]

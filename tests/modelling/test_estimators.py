@@ -68,18 +68,30 @@ def read_features(root: Path, split: str) -> tuple[pd.DataFrame, "pd.Series[Any]
         (
             {"positive_above": 15},
             [0, 0],
-            "data.target.positive_above = 15.0: a classification needs test rows with y = 0 and with y = 1; found: 0",
+            "data.target.positive_above = 15.0: a classification needs test rows with y = 0 and with y = 1, or labels; "
+            "found: 0",
         ),
         (
             {"positive_above": None},
             [0.5, 1, 2, 3, 4, 5],
-            "data.target.positive_above = None: a classification needs test rows with y = 0 and with y = 1; "
-            "found: 0.5, 1, 2, 3, 4, ...",
+            "data.target.positive_above = None: a classification needs test rows with y = 0 and with y = 1, or "
+            "labels; found: 0.5, 1, 2, 3, 4, ...",
+        ),
+        (
+            {"positive_above": None, "labels": ["a", "b", "c"]},
+            [1, 1],
+            "data.target.labels: all test rows are 'b'; change the split",
+        ),
+        (
+            {"positive_above": None, "labels": ["a", "b"]},
+            [1, 1],
+            "data.target.labels: 'a' has 0 test rows, and needs 1; remove it, join classes, or change the split",
         ),
         (
             {"positive_above": None, "positive": "male"},
             [1, 1],
-            "data.target.positive = male: a classification needs test rows with y = 0 and with y = 1; found: 1",
+            "data.target.positive = male: a classification needs test rows with y = 0 and with y = 1, or labels; "
+            "found: 1",
         ),
     ],
 )
@@ -88,6 +100,20 @@ def test_a_target_of_another_kind_than_the_task_is_one_line(target: dict[str, An
         check_target(pd.Series(y, name="y"), load(data={"target": target}), "test")
 
     assert str(caught.value) == f"params.yaml: {line}"
+
+
+@pytest.mark.parametrize(("y", "count"), [([0, 0, 1, 1], 0), ([0, 0, 1, 1, 2], 1)])
+def test_a_class_of_too_few_training_rows_is_one_line(y: list[int], count: int) -> None:
+    params = load(data={"target": {"positive_above": None, "labels": ["a", "b", "c"]}})
+    check_target(pd.Series([0, 0, 1, 1, 2, 2]), params)
+
+    with pytest.raises(UserError) as caught:
+        check_target(pd.Series(y), params)
+
+    assert str(caught.value) == (
+        f"params.yaml: data.target.labels: 'c' has {count} training rows, and needs 2; remove it, join classes, or "
+        "change the split"
+    )
 
 
 def test_a_regression_of_one_value_is_one_line() -> None:
@@ -328,7 +354,7 @@ def test_a_regression_runs_through_all_stages(regression: Path) -> None:
     for split in ("test", "live"):
         assert set(metrics[split]) == {"model", "linear", "prior"}
         for name, figures in metrics[split].items():
-            assert set(figures) == {"mae", "rmse", "r2"}
+            assert set(figures) == {"mae", "rmse", "r2", "ae_p50", "ae_p90"}
             for figure, value in figures.items():
                 assert value["low"] <= value["value"] <= value["high"], f"{split} {name} {figure}: {value}"
 
@@ -373,7 +399,7 @@ def test_a_target_that_is_no_pair_of_classes_is_a_clear_error(
 
     assert str(raised.value) == (
         "params.yaml: data.target.positive_above = 15.0: a classification needs training rows with late = 0 and with "
-        f"late = 1; found: {found}"
+        f"late = 1, or labels; found: {found}"
     )
 
 

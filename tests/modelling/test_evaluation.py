@@ -83,6 +83,7 @@ def test_every_metric_of_a_classification_is_that_of_scikit_learn(seed: int) -> 
         "pr_auc": sk.average_precision_score(y, answer, sample_weight=weights),
         "log_loss": sk.log_loss(y, clipped, sample_weight=weights),
         "brier": sk.brier_score_loss(y, answer, sample_weight=weights),
+        "balanced_accuracy": sk.balanced_accuracy_score(y, called, sample_weight=weights),
         "precision": sk.precision_score(y, called, sample_weight=weights, zero_division=0),
         "recall": sk.recall_score(y, called, sample_weight=weights),
         "f1": sk.f1_score(y, called, sample_weight=weights),
@@ -102,8 +103,98 @@ def test_every_metric_of_a_regression_is_that_of_scikit_learn(seed: int) -> None
         "mae": sk.mean_absolute_error(y, answer, sample_weight=weights),
         "rmse": sk.mean_squared_error(y, answer, sample_weight=weights) ** 0.5,
         "r2": sk.r2_score(y, answer, sample_weight=weights),
+        "ae_p50": np.quantile(repeated(abs(answer - y), weights), 0.5, method="inverted_cdf"),
+        "ae_p90": np.quantile(repeated(abs(answer - y), weights), 0.9, method="inverted_cdf"),
     }
     assert found == pytest.approx(expected, abs=1e-12)
+
+
+def make_classes(seed: int, classes: int) -> tuple[Weights, Weights, Weights]:
+    """Return targets of some classes, their probabilities of which some are equal, and weights of rows."""
+    generator = np.random.default_rng(seed)
+    y = np.minimum(generator.integers(0, 2 * classes, 200), classes - 1)  # most rows are of the last class
+    answer = generator.dirichlet(np.ones(classes), 200) + np.eye(classes)[y] * generator.integers(0, 2, (200, 1))
+    answer = (answer / answer.sum(axis=1, keepdims=True)).round(2) + 1e-3
+    return y, answer / answer.sum(axis=1, keepdims=True), generator.integers(1, 4, 200).astype("float64")
+
+
+@pytest.mark.parametrize("seed", range(30, 36))
+@pytest.mark.parametrize("classes", [3, 7])
+def test_every_metric_of_more_classes_is_that_of_scikit_learn(seed: int, classes: int) -> None:
+    y, answer, weights = make_classes(seed, classes)
+    called = answer.argmax(axis=1)
+
+    found = measures.weighted_metrics(y, answer, None)(weights)
+
+    areas = {
+        average: sk.roc_auc_score(y, answer, multi_class="ovr", average=average, sample_weight=weights)
+        for average in ("macro", "weighted")
+    }
+    distance = ((np.eye(classes)[y] - answer) ** 2).sum(axis=1)
+    expected = {
+        "roc_auc": areas["macro"],
+        "roc_auc_weighted": areas["weighted"],
+        "log_loss": sk.log_loss(y, answer, sample_weight=weights),
+        "brier": np.average(distance, weights=weights),
+        "accuracy": sk.accuracy_score(y, called, sample_weight=weights),
+        "balanced_accuracy": sk.balanced_accuracy_score(y, called, sample_weight=weights),
+        "f1": sk.f1_score(y, called, average="macro", sample_weight=weights),
+    }
+    assert found == pytest.approx(expected, abs=1e-9)
+    assert abs(areas["macro"] - areas["weighted"]) > 1e-4, "the case cannot tell one average from the other"
+
+
+def test_a_class_without_rows_is_left_out_of_the_means() -> None:
+    y, answer, _ = make_classes(0, 3)
+    answer = np.column_stack([answer, np.full(len(y), 1e-9)])
+
+    found = measures.weighted_metrics(y, answer, None)(np.ones(len(y)))
+
+    assert found["roc_auc"] == pytest.approx(sk.roc_auc_score(y, answer[:, :3], multi_class="ovr"), abs=1e-9)
+    assert found["balanced_accuracy"] == pytest.approx(sk.balanced_accuracy_score(y, answer.argmax(axis=1)))
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_table_of_classes_is_that_of_scikit_learn(classes: int) -> None:
+    y, answer, _ = make_classes(1, classes)
+    prediction, threshold = (answer[:, 1], 0.4) if classes == 2 else (answer, None)
+    called = measures.decide(prediction, threshold)
+
+    found = measures.class_table(y, prediction, threshold, list("abc")[:classes], settings=make_settings(), seed=0)
+
+    precision, recall, f1, rows = sk.precision_recall_fscore_support(y, called)
+    areas = [sk.roc_auc_score(y == code, answer[:, code]) for code in range(classes)]
+    for name, values in {"precision": precision, "recall": recall, "f1": f1, "rows": rows, "roc_auc": areas}.items():
+        assert found[name].to_numpy() == pytest.approx(values, abs=1e-6)
+    for name in measures.CLASS_METRICS:
+        assert (found[f"{name}_low"] <= found[name]).all()
+        assert (found[name] <= found[f"{name}_high"]).all()
+
+
+def test_the_confusion_of_many_classes_lists_the_pairs_that_occur() -> None:
+    y = np.arange(measures.ALL_PAIRS + 1)
+    labels = [f"class {code}" for code in y]
+
+    found = measures.confusion(y, np.roll(y, 1), labels, make_settings(), seed=0)
+
+    assert found["actual"].tolist() == labels
+    assert found["predicted"].tolist() == [labels[-1], *labels[:-1]]
+    assert found["rows"].sum() == len(y)
+
+
+def test_errors_of_a_regression_are_described_by_quantiles_and_a_sample() -> None:
+    generator = np.random.default_rng(0)
+    y, prediction = generator.normal(size=(2, 3000))
+
+    quantiles = measures.error_quantiles(y, prediction, make_settings(), seed=0)
+    sample = measures.residuals(y, prediction, seed=0)
+
+    expected = np.quantile(prediction - y, measures.ERROR_SHARES, method="inverted_cdf")
+    assert quantiles["error"].to_numpy() == pytest.approx(expected, abs=1e-6)
+    assert (quantiles["low"] <= quantiles["high"]).all()
+    assert len(sample) == measures.RESIDUALS
+    assert sample["predicted"].is_monotonic_increasing
+    assert set(sample["error"]) <= set((prediction - y).round(6))
 
 
 def test_a_weight_counts_like_as_many_rows() -> None:
@@ -249,10 +340,15 @@ def make_predictions(rows: int = 1000) -> tuple[Weights, dict[str, Weights]]:
     return y, {"model": answer, "linear": answer.round(1), "prior": np.full(rows, 0.5)}
 
 
+def cases(y: Weights, answers: dict[str, Weights]) -> measures.Cases:
+    """Return the target beside the predictions of each model."""
+    return {name: (y, answer) for name, answer in answers.items()}
+
+
 def test_curves_run_from_corner_to_corner_in_at_most_200_points() -> None:
     y, answers = make_predictions()
 
-    roc, pr = measures.curves(y, answers)
+    roc, pr = measures.curves(cases(y, answers))
 
     for name in answers:
         one = roc[roc["model"] == name].drop(columns="model")
@@ -270,7 +366,7 @@ def test_curves_run_from_corner_to_corner_in_at_most_200_points() -> None:
 def test_a_thinned_curve_keeps_the_area_under_it() -> None:
     y, answers = make_predictions()
 
-    roc, _ = measures.curves(y, answers)
+    roc, _ = measures.curves(cases(y, answers))
 
     one = roc[roc["model"] == "model"]
     area = np.trapezoid(one["true_positive_rate"], one["false_positive_rate"])
@@ -281,7 +377,7 @@ def test_a_thinned_curve_keeps_the_area_under_it() -> None:
 def test_calibration_bins_hold_every_row_once(rows: int) -> None:
     y, answers = make_predictions(rows)
 
-    found = measures.calibration(y, answers, make_settings(calibration_bins=10), seed=0)
+    found = measures.calibration(cases(y, answers), make_settings(calibration_bins=10), seed=0)
 
     for name, part in found.groupby("model"):
         assert part["rows"].sum() == rows
@@ -294,7 +390,7 @@ def test_calibration_bins_hold_every_row_once(rows: int) -> None:
 def test_equal_predictions_share_a_bin() -> None:
     y, answer = np.arange(100) % 2, np.repeat([0.2, 0.4, 0.9], [50, 30, 20])
 
-    found = measures.calibration(y, {"model": answer}, make_settings(calibration_bins=10), seed=0)
+    found = measures.calibration({"model": (y, answer)}, make_settings(calibration_bins=10), seed=0)
 
     assert found["predicted"].tolist() == [0.2, 0.4, 0.9]
     assert found["rows"].tolist() == [50, 30, 20]
@@ -304,7 +400,7 @@ def test_equal_predictions_share_a_bin() -> None:
 def test_the_interval_of_a_bin_is_that_of_a_share() -> None:
     y, answer = np.arange(400) % 2, np.full(400, 0.5)
 
-    found = measures.calibration(y, {"model": answer}, make_settings(bootstrap=2000, confidence=0.95), seed=0)
+    found = measures.calibration({"model": (y, answer)}, make_settings(bootstrap=2000, confidence=0.95), seed=0)
 
     half_width = 1.96 * (0.5 * 0.5 / 400) ** 0.5  # of the normal approximation
     assert found.loc[0, "low"] == pytest.approx(0.5 - half_width, abs=0.006)
@@ -314,7 +410,7 @@ def test_the_interval_of_a_bin_is_that_of_a_share() -> None:
 def test_a_calibrated_model_lies_on_the_diagonal() -> None:
     y, answers = make_predictions(20_000)
 
-    found = measures.calibration(y, answers, make_settings(calibration_bins=10), seed=0)
+    found = measures.calibration(cases(y, answers), make_settings(calibration_bins=10), seed=0)
 
     model = found[found["model"] == "model"]
     assert (model["predicted"] - model["observed"]).abs().max() < 0.04
@@ -323,7 +419,7 @@ def test_a_calibrated_model_lies_on_the_diagonal() -> None:
 def test_the_confusion_counts_every_row_once() -> None:
     y, answer = np.array([0, 0, 0, 1, 1, 1]), np.array([0.1, 0.2, 0.7, 0.5, 0.9, 0.1])
 
-    found = measures.confusion(y, answer, 0.5, make_settings(), seed=0)
+    found = measures.confusion(y, measures.decide(answer, 0.5), (0, 1), make_settings(), seed=0)
 
     assert found[["actual", "predicted", "rows"]].to_dict("list") == {
         "actual": [0, 0, 1, 1],

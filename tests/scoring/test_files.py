@@ -74,7 +74,7 @@ def test_each_row_has_its_row_and_each_reject_its_reason(bundle: Path, source: P
     rows = read_csv(source.with_name("out.csv"))
     assert [row["row"] for row in rows] == [str(number) for number in range(7)]
     assert [number for number, row in enumerate(rows) if not row["probability"]] == [2, 4, 5, 6]
-    assert [row["label"] for row in rows] == ["1", "0", "", "1", "", "", ""]
+    assert [row["prediction"] for row in rows] == ["1", "0", "", "1", "", "", ""]
     assert tally == Tally(7, 4, source.with_name("out.rejects.csv"))
     assert [tuple(row.values()) for row in read_csv(source.with_name("out.rejects.csv"))] == [
         ("2", "origin", "", "missing"),
@@ -113,7 +113,7 @@ def test_kept_columns_stand_beside_the_answers(bundle: Path, source: Path) -> No
     score_file(bundle, source, source.with_name("out.csv"), keep=["note", "wind", "note"])
 
     rows = read_csv(source.with_name("out.csv"))
-    assert list(rows[0]) == ["row", "probability", "label", "note", "wind"]
+    assert list(rows[0]) == ["row", "prediction", "probability", "note", "wind"]
     assert [row["note"] for row in rows] == ["a", "b", "c", "d", "e", "f", ""]
     assert [row["wind"] for row in rows] == ["2", "", "2", "0.1", "far", "-1", ""]
 
@@ -162,11 +162,11 @@ def test_parquet_out_has_types_and_nulls(bundle: Path, source: Path) -> None:
     score_file(bundle, source, source.with_name("b.parquet"), keep=["note"])
 
     of_parquet, of_csv = (pq.read_table(source.with_name(f"{name}.parquet")) for name in "ab")
-    answers = [("row", pa.int64()), ("probability", pa.float64()), ("label", pa.int8())]
+    answers = [("row", pa.int64()), ("prediction", pa.int64()), ("probability", pa.float64())]
     assert [(field.name, field.type) for field in of_parquet.schema][:4] == [*answers, ("note", pa.int8())]
     assert of_parquet["origin"].to_pylist() == ["EWR", "JFK", None]
     assert [(field.name, field.type) for field in of_csv.schema] == [*answers, ("note", pa.string())]
-    assert of_csv["label"].to_pylist() == [1, 0, None, 1, None, None, None]
+    assert of_csv["prediction"].to_pylist() == [1, 0, None, 1, None, None, None]
     assert of_csv["note"].to_pylist()[-1] is None
 
 
@@ -280,12 +280,12 @@ def test_an_unreadable_row_is_counted_over_all_blocks(
     ("keep", "said"),
     [
         (["nte"], "column 'nte' is missing; is it 'note'?"),
-        (["label"], "column 'label' cannot be kept: the answers have a column of this name"),
+        (["prediction"], "column 'prediction' cannot be kept: the answers have a column of this name"),
         (["twice"], "column 'twice' is there 2 times"),
     ],
 )
 def test_a_column_that_cannot_be_kept_is_told(keep: list[str], said: str, bundle: Path, source: Path) -> None:
-    source.write_text("origin,wind,start,note,label,twice,twice\n")
+    source.write_text("origin,wind,start,note,prediction,twice,twice\n")
 
     with pytest.raises(RecordsError) as caught:
         score_file(bundle, source, source.with_name("out.csv"), keep=keep)
@@ -461,4 +461,4 @@ def test_a_row_is_told_by_its_place_in_the_whole_file(
 
     assert (tally.rows, tally.rejected) == (500, 1)
     assert read_csv(source.with_name("out.rejects.csv"))[0]["row"] == "321"
-    assert [row["row"] for row in read_csv(source.with_name("out.csv")) if not row["label"]] == ["321"]
+    assert [row["row"] for row in read_csv(source.with_name("out.csv")) if not row["prediction"]] == ["321"]

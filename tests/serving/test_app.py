@@ -50,7 +50,9 @@ def test_a_record_has_its_answer_to_the_last_digit_and_the_model_that_gave_it(se
     answer, digest = toy_answer(**RECORD), verify(bundle)
     assert reply.status == 200
     assert reply.json == {
-        "predictions": [{"prediction": 1, "probability": answer, "label": 1}],
+        "predictions": [
+            {"prediction": 1, "probability": answer, "probabilities": {"0": round(1 - answer, 9), "1": answer}}
+        ],
         "model": {"name": "toy", "version": digest[:12], "digest": digest},
     }
 
@@ -72,7 +74,7 @@ def test_a_bad_record_has_its_reasons_and_the_rest_have_answers(server: Server) 
     assert bad == {
         "prediction": None,
         "probability": None,
-        "label": None,
+        "probabilities": None,
         "errors": [{"field": "wind", "value": "'far'", "reason": "expected a number, found text"}],
     }
 

@@ -100,7 +100,7 @@ def test_a_server_that_does_not_come_up_is_named_with_what_it_said_last(tmp_path
 
 def test_a_wrong_answer_is_told_from_a_right_one_whichever_server_gives_it() -> None:
     asked = Questions([{}], [0.123456789], 0.1, [], [], {})
-    ours = b'{"predictions": [{"prediction": 1, "probability": %s, "label": %s}]}'
+    ours = b'{"predictions": [{"probability": %s, "prediction": %s, "probabilities": {}}]}'
     assert wrong(asked, 0, ours % (b"0.123456789", b"1"), None) is None
     assert "fitted pipeline" in str(wrong(asked, 0, ours % (b"0.1234567891", b"1"), None))
     assert wrong(asked, 0, ours % (b"0.123456789", b"0"), None) == "record 0: label 0"

@@ -116,7 +116,7 @@ def test_half_a_character_is_refused_and_the_reply_is_text() -> None:
     assert reason(r'{"origin": "\ud800", "wind": 1, "start": "2013-01-01T21:00"}') == "origin: not valid Unicode text"
 
     records = read_json(rb'{"records": [{"\udfff": 1, "origin": "EWR", "start": "2013-01-01T21:00"}]}', 1)
-    answers = Answers(np.array([np.nan]), np.array([-1], np.int8), tuple(read_records(records, TOY).rejects))
+    answers = Answers(np.array([np.nan]), np.array([-1]), tuple(read_records(records, TOY).rejects), (0, 1))
     (prediction,) = json.loads(json_answers(answers, INFO))["predictions"]
     assert prediction["errors"][0]["field"] == r"\udfff"
     assert arrow_answers(answers, INFO)
@@ -134,27 +134,28 @@ def test_what_is_json_is_read_as_it_was_written(value: Any) -> None:
 @given(st.lists(st.floats(0, 1) | st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=9))
 def test_every_number_comes_back_to_the_last_digit(values: list[float]) -> None:
     told = json.loads(json_answers(Answers(np.array(values), None, ()), INFO))
-    labels = np.array([1] * len(values), np.int8)
-    both = json.loads(json_answers(Answers(np.array(values), labels, ()), INFO))
+    chances = 1 / (1 + np.abs(values))
+    labels = np.array([1] * len(values))
+    both = json.loads(json_answers(Answers(chances, labels, (), (0, 1)), INFO))
 
     assert [one["prediction"].hex() for one in told["predictions"]] == [value.hex() for value in values]
-    assert [one["probability"].hex() for one in both["predictions"]] == [value.hex() for value in values]
+    assert [one["probability"].hex() for one in both["predictions"]] == [value.hex() for value in chances.tolist()]
     assert told["model"] == {"name": "toy", "version": "0" * 12, "digest": "0" * 64}
 
 
 def test_a_part_of_the_answers_carries_its_own_rejects() -> None:
     values = np.array([0.5, np.nan, 0.25, np.nan])
     rejects = (Reject(1, "wind", "-1", "low"), Reject(3, "origin", "", "missing"), Reject(3, "wind", "2", "high"))
-    answers = Answers(values, np.array([1, -1, 0, -1], np.int8), rejects)
+    answers = Answers(values, np.array([1, -1, 0, -1]), rejects, (0, 1))
 
     def part(first: int, rows: int) -> list[Any]:
         found: list[Any] = json.loads(json_answers(answers, INFO, first, rows))["predictions"]
         return found
 
-    none = {"prediction": None, "probability": None, "label": None}
-    assert part(0, 1) == [{"prediction": 1, "probability": 0.5, "label": 1}]
+    none = {"prediction": None, "probability": None, "probabilities": None}
+    assert part(0, 1) == [{"prediction": 1, "probability": 0.5, "probabilities": {"0": 0.5, "1": 0.5}}]
     assert part(2, 2) == [
-        {"prediction": 0, "probability": 0.25, "label": 0},
+        {"prediction": 0, "probability": 0.25, "probabilities": {"0": 0.75, "1": 0.25}},
         {
             **none,
             "errors": [
@@ -348,15 +349,16 @@ def test_what_is_no_arrow_is_refused_with_400(body: bytes) -> None:
 
 
 def test_the_arrow_reply_has_null_where_there_is_no_answer() -> None:
-    answers = Answers(np.array([0.1 + 0.2, np.nan]), np.array([1, -1], np.int8), (Reject(1, "wind", "-1", "low"),))
+    rejects = (Reject(1, "wind", "-1", "low"),)
+    answers = Answers(np.array([0.1 + 0.2, np.nan]), np.array([1, -1]), rejects, (0, 1))
     read = pa.ipc.open_stream(arrow_answers(answers, INFO)).read_all()
 
     assert read.to_pylist() == [
-        {"prediction": 1, "probability": 0.1 + 0.2, "label": 1, "errors": None},
+        {"prediction": 1, "probability": 0.1 + 0.2, "probabilities": {"0": 0.7, "1": 0.1 + 0.2}, "errors": None},
         {
             "prediction": None,
             "probability": None,
-            "label": None,
+            "probabilities": None,
             "errors": [{"field": "wind", "value": "-1", "reason": "low"}],
         },
     ]
@@ -387,7 +389,7 @@ from mlops_pkg.serving.messages import ModelInfo, arrow_answers, np, read_arrow
 from tests.toy import TOY
 for path in sys.argv[1:]:
     read_arrow(Path(path).read_bytes(), 10, TOY)
-answers = Answers(np.array([np.nan]), np.array([-1], np.int8), (Reject(0, "a", "b", "c"),))
+answers = Answers(np.array([np.nan]), np.array([-1]), (Reject(0, "a", "b", "c"),), ("no", "yes"))
 arrow_answers(answers, ModelInfo("a", "b", "c"))
 print(sorted({"pyarrow", "pandas", "pyarrow.compute"} & set(sys.modules)))
 """

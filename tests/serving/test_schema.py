@@ -132,12 +132,12 @@ def test_the_schema_of_a_request_has_the_limits_of_the_server() -> None:
 
 def test_an_answer_fits_its_schema() -> None:
     check = validator("Answer")
-    none = {"prediction": None, "probability": None, "label": None}
+    none = {"prediction": None, "probability": None, "probabilities": None}
 
-    assert check.is_valid({"prediction": 1, "probability": 0.7, "label": 1})
+    assert check.is_valid({"prediction": 1, "probability": 0.7, "probabilities": {"0": 0.3, "1": 0.7}})
     assert check.is_valid({**none, "errors": [{"field": "wind", "value": "-11", "reason": "low"}]})
     assert not check.is_valid({"prediction": 0.7})
-    assert not check.is_valid({"prediction": 1, "probability": 1.7, "label": 1})
+    assert not check.is_valid({"prediction": 1, "probability": 1.7, "probabilities": {"0": 0.3, "1": 0.7}})
     regression = document(replace(TOY, task="regression", threshold=None))["components"]["schemas"]["Answer"]
     assert list(regression["properties"]) == ["prediction", "errors"]
 

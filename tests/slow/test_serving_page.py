@@ -121,9 +121,11 @@ def test_an_answer_is_seen_that_is_the_predictors(browser: webdriver.Chrome, add
     assert record[field.name] == field.maximum
     assert exact == answers.answer[0]
     if answers.label is not None:
-        assert shown == f"{100 * exact:.1f} %"
+        assert shown == str(answers.classes[answers.label[0]])
         told = browser.find_element(By.ID, "told").text
-        assert told.startswith("yes" if answers.label[0] else "no")
+        positive = answers.classes[1]
+        assert f"({positive} from " in told
+        assert f"{positive} {100 * exact:.1f} %" in told
     assert complaints(browser) == []
     assert hosts(browser) == {address}
 
