@@ -18,9 +18,19 @@ import pandas as pd
 from onnxruntime import InferenceSession
 from sklearn.pipeline import Pipeline
 
+import mlops_pkg.portable.boosters
 import mlops_pkg.portable.steps  # noqa: F401  importing them fills the registry
-from .estimators import iterate_trees
-from .graph import DECIMALS, EMITTERS, UnsupportedError, emit, new_graph, open_session, serialize
+from .estimators import compares_doubles, iterate_trees
+from mlops_pkg.portable.graph import (
+    DECIMALS,
+    EMITTERS,
+    UnsupportedError,
+    emit,
+    new_graph,
+    open_session,
+    serialize,
+)
+from .margins import score, transform_features
 
 # %% ../../nbs/portable/19_export.ipynb #export-pipeline
 def supported() -> list[str]:
@@ -74,25 +84,14 @@ def graph_scores(
 REFUSALS = (TypeError, ValueError, OverflowError)
 
 
-def _features(pipeline: Pipeline, frame: pd.DataFrame) -> Any:
-    """Return the input of the pipeline's estimator: a frame, or an array."""
-    return pipeline[:-1].transform(frame) if len(pipeline.steps) > 1 else frame
-
-
 def _score(pipeline: Pipeline, frame: pd.DataFrame) -> np.ndarray:
     """Return margin, answer and size: 3 x rows, or 3 x rows x classes.
 
     Differences of margins are relative to the size: for a linear model the sum of its terms, which may cancel out.
     """
     estimator = pipeline.steps[-1][1]
-    X = _features(pipeline, frame)
-    if not hasattr(estimator, "classes_"):
-        answer = estimator.predict(X)
-        margin = estimator._raw_predict(X).ravel() if hasattr(estimator, "_predictors") else answer
-    else:
-        answer = estimator.predict_proba(X)
-        answer = answer[:, 1] if len(estimator.classes_) == 2 else answer
-        margin = estimator.decision_function(X) if hasattr(estimator, "decision_function") else answer
+    X = transform_features(pipeline, frame)
+    margin, answer = score(estimator, X)
     size = np.abs(margin)
     if hasattr(estimator, "coef_"):
         terms = np.abs(np.asarray(X, dtype=np.float64)) @ np.abs(np.atleast_2d(estimator.coef_)).T
@@ -235,7 +234,7 @@ def make_threshold_rows(estimator: Any, X: pd.DataFrame, seed: int, limit: int |
     if limit is not None and len(splits) > limit:
         splits = [splits[place] for place in np.sort(generator.permutation(len(splits))[:limit])]
     rows = np.repeat(X.to_numpy(dtype=np.float64)[generator.integers(0, len(X), len(splits))], 3, axis=0)
-    exact = np.float64 if hasattr(estimator, "_predictors") else np.float32  # classic trees see 32-bit floats
+    exact = np.float64 if compares_doubles(estimator) else np.float32
     for place, (feature, threshold) in enumerate(splits):
         on = exact(threshold)
         rows[3 * place : 3 * place + 3, feature] = (on, *(np.nextafter(on, exact(end)) for end in (-np.inf, np.inf)))
@@ -249,7 +248,7 @@ def threshold_agreement(pipeline: Pipeline, frame: pd.DataFrame, seed: int, limi
         return Agreement(0, 0, 0, 0.0, None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        X = _features(pipeline, frame)
+        X = transform_features(pipeline, frame)
     if isinstance(X, np.ndarray):
         X = pd.DataFrame(X, columns=[f"x{place}" for place in range(X.shape[1])])
     inputs = dict.fromkeys(X.columns, "number")

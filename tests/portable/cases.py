@@ -12,10 +12,12 @@ import pandas as pd
 from feature_engine import creation, discretisation, encoding, imputation, outliers, scaling, selection, transformation
 from feature_engine import datetime as dates
 from feature_engine.wrappers import SklearnTransformerWrapper
+from lightgbm import LGBMClassifier, LGBMRegressor
 from onnx import TensorProto
 from onnxruntime import InferenceSession
 from sklearn import ensemble, linear_model, preprocessing
 from sklearn.pipeline import Pipeline
+from xgboost import XGBClassifier, XGBRegressor
 
 from mlops_pkg.portable.export import REFUSALS, export, feeds, graph_scores, pipeline_scores
 from mlops_pkg.portable.graph import add_outputs, emit, new_graph, open_session, serialize, stack_columns, type_name
@@ -41,7 +43,7 @@ KINDS = {
 
 @cache
 def records(rows: int = 400, seed: int = 0) -> pd.DataFrame:
-    """Return raw records with three targets: late (0 or 1), cause (three names) and minutes; do not modify them."""
+    """Return raw records with the targets late (0, 1), cause (names), cause_number and minutes; do not modify them."""
     generator = np.random.default_rng(seed)
     at = np.datetime64("1969-06-01", "us") + generator.integers(0, 50 * 365 * 86_400, rows).astype("timedelta64[s]")
     made: dict[str, Any] = {
@@ -63,6 +65,7 @@ def records(rows: int = 400, seed: int = 0) -> pd.DataFrame:
     score += np.select([made["origin"] == "JFK", made["carrier"] == "EV"], [0.8, 1.2])
     made["late"] = (score > 1.0).astype(np.int64)
     made["cause"] = np.select([score > 1.4, score > 0.8], ["carrier", "weather"], "none")
+    made["cause_number"] = np.select([score > 1.4, score > 0.8], [0, 1], 2)  # XGBoost takes no names of classes
     made["minutes"] = np.exp(score).round(3)
     frame = pd.DataFrame(made).astype({name: "str" for name, kind in KINDS.items() if kind == "category"})
     for name, share in {"carrier": 0.08, "gust": 0.2, "due": 0.05, **dict.fromkeys(X, 0.03)}.items():
@@ -431,6 +434,63 @@ def add_forests() -> None:
         case("one feature, one split", partial(kind, n_estimators=2, max_depth=1), "wind", target="minutes")
 
 
+def add_xgboost() -> None:
+    """Add cases with XGBoost."""
+    columns, small = "wind temp gust seats", {"n_estimators": 20, "max_depth": 4, "n_jobs": 1, "random_state": 0}
+    classes, numbers = partial(XGBClassifier, **small), partial(XGBRegressor, **small)
+    case("two classes", classes, columns)
+    case("three classes", classes, columns, target="cause_number")
+    case("base_score", partial(classes, base_score=0.3, scale_pos_weight=3.0), columns)
+    case("weak, one leaf", partial(classes, reg_lambda=1e30, min_child_weight=1e6), columns)
+    case("exact", partial(classes, tree_method="exact", colsample_bytree=0.5, subsample=0.5), columns)
+    case("lossguide, parallel", partial(classes, grow_policy="lossguide", num_parallel_tree=3, subsample=0.6), columns)
+    options = {"monotone_constraints": (1, 0, 0), "interaction_constraints": [["wind", "gust"], ["temp"]]}
+    case("constrained", partial(classes, **options), "wind gust temp")
+    case("after a scaler", classes, columns, (preprocessing.StandardScaler,))
+    for objective in ("reg:squarederror", "reg:absoluteerror", "reg:pseudohubererror", "count:poisson", "reg:gamma"):
+        case(objective, partial(numbers, objective=objective), columns, target="minutes")
+    make = partial(numbers, objective="reg:quantileerror", quantile_alpha=0.8)
+    case("quantile", make, columns, target="minutes")
+    case("squaredlogerror", partial(numbers, objective="reg:squaredlogerror"), columns, target="minutes")
+    case("tweedie", partial(numbers, objective="reg:tweedie"), columns, target="minutes")
+    case("reg:logistic", partial(numbers, objective="reg:logistic"), "gust x4")
+
+
+def add_lightgbm() -> None:
+    """Add cases with LightGBM."""
+    columns = "wind temp gust seats"
+    small: dict[str, Any] = {"n_estimators": 20, "min_child_samples": 5, "num_leaves": 15, "n_jobs": 1}
+    small |= {"random_state": 0, "verbose": -1}
+    classes, numbers = partial(LGBMClassifier, **small), partial(LGBMRegressor, **small)
+    case("two classes", classes, columns)
+    case("three classes", classes, columns, target="cause")
+    case("one against all", partial(classes, objective="multiclassova"), columns, target="cause")
+    case("sigmoid, unbalanced", partial(classes, sigmoid=0.7, is_unbalance=True), columns)
+    case("cross_entropy", partial(classes, objective="cross_entropy"), columns)
+    case("one leaf", partial(classes, min_child_samples=1000), columns)
+    case("one leaf, three classes", partial(classes, min_child_samples=1000), columns, target="cause")
+    case("zero_as_missing", partial(classes, zero_as_missing=True), "gust seats rain temp")
+    case("use_missing=False", partial(classes, use_missing=False), "gust seats rain temp")
+    case("complete", classes, "wind temp seats rain")
+    case("no initial prediction", partial(classes, boost_from_average=False), columns)
+    case("dart", partial(classes, boosting_type="dart", subsample=0.5, subsample_freq=1), columns)
+    case("extra_trees, path_smooth", partial(classes, extra_trees=True, path_smooth=1.0), "x1 x2 x3 x8 x9")
+    case("after a scaler", classes, columns, (preprocessing.StandardScaler,))
+    for objective in (
+        "regression",
+        "regression_l1",
+        "huber",
+        "fair",
+        "quantile",
+        "mape",
+        "poisson",
+        "gamma",
+        "tweedie",
+    ):
+        case(objective, partial(numbers, objective=objective), columns, target="minutes")
+    case("missing zeros", partial(numbers, zero_as_missing=True), "gust seats rain", target="minutes")
+
+
 def add_linear() -> None:
     """Add cases with linear models."""
     scaled = (preprocessing.StandardScaler,)
@@ -450,7 +510,7 @@ def add_linear() -> None:
 
 for add in (add_imputers, add_encoders, add_outliers, add_times, add_creation, add_transformations, add_bins):
     add()
-for add in (add_selection, add_scalers, add_boosting, add_forests, add_linear):
+for add in (add_selection, add_scalers, add_boosting, add_forests, add_xgboost, add_lightgbm, add_linear):
     add()
 
 

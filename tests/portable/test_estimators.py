@@ -1,4 +1,4 @@
-"""Each estimator against its graph: margins equal to the last bit for trees, and to 1e-12 for linear models."""
+"""Each estimator against its graph: margins equal to the last bit for trees, and to 1e-12 for formulas."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,11 +7,14 @@ import numpy as np
 import onnx
 import pandas as pd
 import pytest
+from lightgbm import LGBMClassifier, LGBMRegressor, early_stopping
 from onnx import TensorProto, helper, numpy_helper
 from sklearn import ensemble, linear_model
 from sklearn.dummy import DummyClassifier
 from sklearn.pipeline import Pipeline
+from xgboost import XGBClassifier, XGBRegressor
 
+from mlops_pkg.portable.estimators import iterate_trees
 from mlops_pkg.portable.export import (
     CLOSED_FORM,
     Agreement,
@@ -79,12 +82,13 @@ def test_a_record_alone_has_the_margin_that_it_has_among_others(name: str) -> No
 # What no graph can express.
 
 FEW: dict[str, Any] = {"n_estimators": 2, "random_state": 0}
+QUIET: dict[str, Any] = {**FEW, "verbose": -1, "min_child_samples": 2}
 TWO = records()[["late", "minutes"]]
 UNSUPPORTED: dict[str, tuple[Any, Any, str]] = {
     "an estimator": (
-        linear_model.SGDClassifier(),
-        records()["late"],
-        r"step 'model' \(sklearn.SGDClassifier\): not supported; of sklearn: ElasticNet, .*StandardScaler$",
+        linear_model.HuberRegressor(),
+        records()["minutes"],
+        r"step 'model' \(sklearn.HuberRegressor\): not supported; of sklearn: ElasticNet, .*StandardScaler$",
     ),
     "splits by category": (
         ensemble.HistGradientBoostingClassifier(categorical_features=[1], max_iter=5, min_samples_leaf=2),
@@ -116,6 +120,76 @@ UNSUPPORTED: dict[str, tuple[Any, Any, str]] = {
         np.zeros(400),
         r"step 'model' \(sklearn.ExtraTreesClassifier\): it was fitted on one class; two are needed",
     ),
+    "XGBoost: dropped trees": (
+        XGBClassifier(booster="dart", **FEW),
+        records()["late"],
+        r"step 'model' \(xgboost.XGBClassifier\): booster='dart': only gbtree is supported",
+    ),
+    "XGBoost: a line": (
+        XGBRegressor(booster="gblinear", **FEW),
+        records()["late"],
+        r"step 'model' \(xgboost.XGBRegressor\): booster='gblinear': only gbtree is supported",
+    ),
+    "XGBoost: another missing value": (
+        XGBRegressor(missing=-1, **FEW),
+        records()["late"],
+        r"step 'model' \(xgboost.XGBRegressor\): missing=-1: replace that value by a missing one",
+    ),
+    "XGBoost: splits by category": (
+        XGBClassifier(enable_categorical=True, feature_types=["q", "c"], **FEW),
+        (records()["seats"] == 2).astype(int),
+        r"step 'model' \(xgboost.XGBClassifier\): it splits by categories; encode them before it",
+    ),
+    "XGBoost: no probability": (
+        XGBClassifier(objective="binary:hinge", **FEW),
+        records()["late"],
+        r"step 'model' \(xgboost.XGBClassifier\): objective='binary:hinge': one of binary:logistic, .* is needed",
+    ),
+    "XGBoost: an objective of one's own": (
+        XGBRegressor(objective=lambda y, x: (x - y, np.ones_like(x)), **FEW),
+        records()["late"],
+        r"step 'model' \(xgboost.XGBRegressor\): objective='custom': one of binary:logistic, .* is needed",
+    ),
+    "XGBoost: two outputs": (
+        XGBRegressor(**FEW),
+        TWO,
+        r"step 'model' \(xgboost.XGBRegressor\): it has 2 outputs; one is supported",
+    ),
+    "XGBoost: two margins for two classes": (
+        XGBClassifier(objective="multi:softprob", num_class=2, **FEW),
+        records()["late"],
+        r"step 'model' \(xgboost.XGBClassifier\): its objective gives 2 margins for 2 classes",
+    ),
+    "LightGBM: a forest": (
+        LGBMClassifier(boosting_type="rf", subsample=0.5, subsample_freq=1, **QUIET),
+        records()["late"],
+        r"step 'model' \(lightgbm.LGBMClassifier\): boosting_type='rf': use a forest of scikit-learn",
+    ),
+    "LightGBM: lines in leaves": (
+        LGBMRegressor(linear_tree=True, **QUIET),
+        records()["minutes"],
+        r"step 'model' \(lightgbm.LGBMRegressor\): linear_tree=True: a leaf must be a number",
+    ),
+    "LightGBM: splits by category": (
+        LGBMClassifier(categorical_feature=[1], min_data_per_group=2, **QUIET),
+        (records()["seats"] == 2).astype(int),
+        r"step 'model' \(lightgbm.LGBMClassifier\): it splits by categories; encode them before it",
+    ),
+    "LightGBM: a square root": (
+        LGBMRegressor(reg_sqrt=True, **QUIET),
+        records()["minutes"],
+        r"step 'model' \(lightgbm.LGBMRegressor\): objective='regression sqrt': one of binary, .* is needed",
+    ),
+    "LightGBM: one class": (
+        LGBMClassifier(**QUIET),
+        np.zeros(400),
+        r"step 'model' \(lightgbm.LGBMClassifier\): it was fitted on one class; two are needed",
+    ),
+    "LightGBM: two margins for two classes": (
+        LGBMClassifier(objective="multiclass", num_class=2, **QUIET),
+        records()["late"],
+        r"step 'model' \(lightgbm.LGBMClassifier\): its objective gives 2 margins for 2 classes",
+    ),
     "one class of boosting": (
         ensemble.HistGradientBoostingClassifier(max_iter=2),
         np.zeros(400),
@@ -125,6 +199,7 @@ UNSUPPORTED: dict[str, tuple[Any, Any, str]] = {
 
 
 @pytest.mark.parametrize("what", UNSUPPORTED)
+@pytest.mark.filterwarnings("ignore:categorical_feature keyword")
 def test_what_no_graph_can_express_is_refused_in_one_line(what: str) -> None:
     model, target, message = UNSUPPORTED[what]
     pipeline = Pipeline([("model", model)]).fit(records()[["wind", "seats"]], target)
@@ -189,6 +264,14 @@ def tree_left_out(graph: onnx.GraphProto, trees: onnx.NodeProto) -> None:
     edit(trees, "leaf_weights", lambda values: np.where(np.isin(np.arange(len(values)), leaves), 0.0, values))
 
 
+def double_precision(graph: onnx.GraphProto, trees: onnx.NodeProto) -> None:
+    """Compare and add doubles where XGBoost has 32-bit floats."""
+    for name in ("nodes_splits", "leaf_weights"):
+        edit(trees, name, lambda values: values.astype(np.float64))
+    cast = next(node for node in graph.node if trees.input[0] in node.output)
+    trees.input[0] = cast.input[0]
+
+
 def features_swapped(graph: onnx.GraphProto, trees: onnx.NodeProto) -> None:
     """Swap two columns of the matrix."""
     columns = next(node for node in graph.node if node.op_type == "Concat")
@@ -218,10 +301,11 @@ def with_fault(name: str, fault: Change) -> tuple[Agreement, Agreement]:
 
 
 BOOSTED = ("HistGradientBoostingClassifier two classes", "HistGradientBoostingRegressor squared_error")
+LIGHTGBM, XGBOOST = ("LGBMClassifier two classes", "LGBMRegressor huber"), "XGBClassifier two classes"
 CLASSIC = ("GradientBoostingClassifier log_loss", "RandomForestClassifier two classes", "ExtraTreesRegressor")
 
 
-@pytest.mark.parametrize("name", BOOSTED)
+@pytest.mark.parametrize("name", BOOSTED + LIGHTGBM)
 def test_rounded_thresholds_show_where_rows_lie_on_them(name: str) -> None:
     _, edges = with_fault(name, nearest_thresholds)
 
@@ -229,28 +313,73 @@ def test_rounded_thresholds_show_where_rows_lie_on_them(name: str) -> None:
 
 
 @pytest.mark.parametrize("fault", [single_precision, tree_left_out, features_swapped])
-@pytest.mark.parametrize("name", BOOSTED + CLASSIC)
+@pytest.mark.parametrize("name", BOOSTED + LIGHTGBM + CLASSIC)
 def test_a_wrong_graph_shows_on_real_rows(name: str, fault: Change) -> None:
     real, _ = with_fault(name, fault)
 
     assert real.differing > 30, f"{fault.__name__} is not noticed: {real}"
 
 
-@pytest.mark.parametrize("name", [*BOOSTED, CLASSIC[0]])
+@pytest.mark.parametrize("fault", [double_precision, tree_left_out, features_swapped])
+def test_a_wrong_graph_of_xgboost_shows_on_real_rows(fault: Change) -> None:
+    real, _ = with_fault(XGBOOST, fault)
+
+    assert real.differing > 30, f"{fault.__name__} is not noticed: {real}"
+
+
+def test_zeros_that_mean_missing_are_not_just_zeros() -> None:
+    it = fitted("LGBMClassifier zero_as_missing")
+    made = onnx.load_from_string(it.content)
+    for constant in made.graph.initializer:
+        values = numpy_helper.to_array(constant)
+        if values.shape == (4,) and np.isnan(values.astype(float)).all():
+            constant.CopyFrom(numpy_helper.from_array(np.zeros(4), constant.name))
+
+    found = agreement(it.pipeline, open_session(made.SerializeToString()), it.frame, it.case.inputs)
+
+    assert found.differing > 10, f"{found}"
+
+
+@pytest.mark.parametrize("name", ["XGBClassifier", "LGBMClassifier"])
+def test_trees_after_the_best_iteration_are_left_out(name: str) -> None:
+    frame, half = records(), records().index < 200
+    X, y, inputs = frame[["wind", "temp"]], frame["late"], {"wind": "number", "temp": "number"}
+    options: dict[str, Any] = {"n_estimators": 40, "learning_rate": 0.7, "n_jobs": 1}
+    if name == "XGBClassifier":
+        model: Any = XGBClassifier(early_stopping_rounds=5, **options)
+        model.fit(X[half], y[half], eval_set=[(X[~half], y[~half])], verbose=False)
+        best = model.best_iteration + 1
+    else:
+        model = LGBMClassifier(verbose=-1, **options)
+        stop = early_stopping(5, verbose=False)
+        model.fit(X[half], y[half], eval_X=X[~half], eval_y=y[~half], callbacks=[stop])
+        best = model.best_iteration_
+    pipeline = Pipeline([("model", model)])
+
+    found = agreement(pipeline, open_session(export(pipeline, inputs)), X, inputs)
+
+    assert 0 < best < 35, "it did not stop early"
+    assert len(list(iterate_trees(model))) == best
+    assert found.ok, f"{found}"
+
+
+@pytest.mark.parametrize("name", [*BOOSTED, CLASSIC[0], XGBOOST])
 def test_a_baseline_left_out_shows_on_every_row(name: str) -> None:
     real, _ = with_fault(name, baseline_left_out)
 
     assert real.differing == real.rows
 
 
-@pytest.mark.parametrize("name", BOOSTED)
+@pytest.mark.parametrize("name", [*BOOSTED, LIGHTGBM[0], XGBOOST])
 def test_a_missing_value_on_the_wrong_side_shows(name: str) -> None:
     real, _ = with_fault(name, missing_goes_the_other_way)
 
     assert real.differing > 10, f"{real}"
 
 
-@pytest.mark.parametrize("name", BOOSTED + CLASSIC[:2])  # no 32-bit float lies on a threshold of an extra tree
+@pytest.mark.parametrize(
+    "name", [*BOOSTED, *LIGHTGBM, *CLASSIC[:2], XGBOOST]
+)  # no 32-bit float lies on a threshold of an extra tree
 def test_a_value_on_a_threshold_that_goes_the_wrong_way_shows(name: str) -> None:
     _, edges = with_fault(name, under_is_under_or_on)
 
