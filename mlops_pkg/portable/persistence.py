@@ -9,9 +9,13 @@ __all__ = ['TRANSFORMERS', 'TRUSTED', 'dump_model', 'load_model']
 import copy
 import io
 import json
+import re
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from .transformers import RoundedCyclicalFeatures
 
@@ -62,6 +66,12 @@ TRUSTED = (
     "sklearn._loss.loss.HalfSquaredError",
     "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "collections.OrderedDict",
+    "lightgbm.sklearn.LGBMClassifier",
+    "lightgbm.sklearn.LGBMRegressor",
+    "xgboost.sklearn.XGBClassifier",
+    "sklearn.tree._tree.Tree",  # checked by `_check_trees`
+    "xgboost.sklearn.XGBRegressor",
 )
 
 # %% ../../nbs/portable/15_persistence.ipynb #renumber
@@ -84,33 +94,112 @@ def _renumber(node: Any, numbers: dict[str, int]) -> Any:
             renumbered[key] = _renumber(value, numbers)
     return renumbered
 
+# %% ../../nbs/portable/15_persistence.ipynb #boosters
+def _write_booster(step: Any) -> bytes | str:
+    """Return the trees of XGBoost as UBJSON, or those of LightGBM as text without the number of threads."""
+    if _library(step) == "xgboost":
+        return bytes(step.get_booster().save_raw("ubj"))
+    return re.sub(r"(?m)^\[num_threads: \d+\]\n", "", step.booster_.model_to_string())
+
+
+def _read_booster(step: Any, content: Any) -> Any:
+    """Return the booster of XGBoost or LightGBM in a file; raise `ValueError` for one that cannot be read."""
+    try:
+        if _library(step) == "xgboost":
+            from xgboost import Booster
+
+            return Booster(model_file=bytearray(content))
+        import lightgbm
+
+        return lightgbm.Booster(model_str=content)
+    except Exception as error:  # each library has a type of its own
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"the trees of {type(step).__name__} cannot be read: {reason}") from None
+
+
+def _library(step: Any) -> str:
+    return type(step).__module__.partition(".")[0]
+
 # %% ../../nbs/portable/15_persistence.ipynb #without-threads
-def _without_threads(model: Any) -> Any:
-    """Return a copy of an estimator or pipeline without the number of threads that it was fitted with."""
+def _steps(model: Any) -> list[Any]:
+    """Return the steps of a pipeline, or the estimator itself."""
+    return [step for _, step in getattr(model, "steps", [("", model)])]
+
+
+def _as_data(model: Any) -> Any:
+    """Return a copy of an estimator or pipeline without numbers of threads, and with boosters as data."""
     model = copy.deepcopy(model)
-    for _, step in getattr(model, "steps", [("", model)]):
+    for step in _steps(model):
         if hasattr(step, "_bin_mapper"):
             step._bin_mapper.n_threads = 1
+        if getattr(step, "n_jobs", None) is not None:
+            step.n_jobs = None
+            getattr(step, "_other_params", {}).pop("n_jobs", None)  # LightGBM keeps it twice
+        if getattr(step, "_Booster", None) is not None:
+            step._Booster = _write_booster(step)
     return model
+
+# %% ../../nbs/portable/15_persistence.ipynb #without-padding
+def _without_padding(content: bytes) -> bytes:
+    """Return an array in a .npy file with zeros in the bytes that belong to no field of its records."""
+    array = np.load(io.BytesIO(content), allow_pickle=False)
+    if array.dtype.names is None:
+        return content
+    records = np.zeros(array.shape, array.dtype)
+    for name in array.dtype.names:
+        records[name] = array[name]
+    buffer = io.BytesIO()
+    np.save(buffer, records, allow_pickle=False)
+    return buffer.getvalue()
 
 # %% ../../nbs/portable/15_persistence.ipynb #dump-model
 def dump_model(model: Any) -> bytes:
     """Return a fitted estimator or pipeline as a skops archive; equal models give equal bytes."""
     import skops.io
 
-    source = zipfile.ZipFile(io.BytesIO(skops.io.dumps(_without_threads(model))))
+    source = zipfile.ZipFile(io.BytesIO(skops.io.dumps(_as_data(model))))
     numbers: dict[str, int] = {}
     schema = _renumber(json.loads(source.read("schema.json")), numbers)
     members = {"schema.json": json.dumps(schema, indent=1).encode()}
     for name in source.namelist():
         address, dot, extension = name.partition(".")
         if name != "schema.json":
-            members[f"{numbers[address]}{dot}{extension}"] = source.read(name)
+            content = source.read(name)
+            members[f"{numbers[address]}{dot}{extension}"] = (
+                _without_padding(content) if extension == "npy" else content
+            )
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
         for name in sorted(members):
             archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), members[name], zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
+
+# %% ../../nbs/portable/15_persistence.ipynb #check-trees
+def _find_trees(value: Any, seen: set[int]) -> Iterator[Any]:
+    """Yield the classic trees inside of a value that was loaded, each once."""
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    if type(value).__name__ == "Tree":
+        yield value
+    elif isinstance(value, dict | list | tuple | set):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _find_trees(inner, seen)
+    elif isinstance(value, np.ndarray) and value.dtype == object:
+        yield from _find_trees(value.ravel().tolist(), seen)
+    elif hasattr(value, "__dict__") and not isinstance(value, type):
+        yield from _find_trees(vars(value), seen)
+
+
+def _check_trees(model: Any) -> None:
+    """Raise `ValueError` for a classic tree in which a node leads nowhere, or back, or asks for no feature."""
+    for tree in _find_trees(model, set()):
+        children = np.stack([tree.children_left, tree.children_right])
+        leaves = (children == -1).all(axis=0)
+        forward = (children > np.arange(tree.node_count)) & (children < tree.node_count)
+        features = (tree.feature >= 0) & (tree.feature < tree.n_features)
+        if not (leaves | (forward.all(axis=0) & features)).all():
+            raise ValueError("a tree in it has nodes or features that do not exist")
 
 # %% ../../nbs/portable/15_persistence.ipynb #load-model
 def load_model(source: Path | bytes) -> Any:
@@ -118,4 +207,9 @@ def load_model(source: Path | bytes) -> Any:
     import skops.io
 
     content = source.read_bytes() if isinstance(source, Path) else source
-    return skops.io.loads(content, trusted=list(TRUSTED))
+    model = skops.io.loads(content, trusted=list(TRUSTED))
+    _check_trees(model)
+    for step in _steps(model):
+        if getattr(step, "_Booster", None) is not None:
+            step._Booster = _read_booster(step, step._Booster)
+    return model

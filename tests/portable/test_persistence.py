@@ -14,12 +14,14 @@ import pytest
 import skops.io
 from feature_engine.encoding import MeanEncoder
 from feature_engine.imputation import MeanMedianImputer
+from lightgbm import LGBMClassifier, LGBMRegressor
 from sklearn.base import BaseEstimator
-from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from skops.io.exceptions import UntrustedTypesFoundException
+from xgboost import XGBClassifier, XGBRegressor
 
 from mlops_pkg.portable.persistence import TRUSTED, dump_model, load_model
 from mlops_pkg.portable.transformers import RoundedCyclicalFeatures
@@ -29,7 +31,13 @@ ESTIMATORS: dict[str, Any] = {
     "boosted regression": lambda: HistGradientBoostingRegressor(max_iter=5, random_state=0),
     "logistic": LogisticRegression,
     "ridge": Ridge,
+    "XGBoost": lambda: XGBClassifier(n_estimators=5, random_state=0),
+    "XGBoost's regression": lambda: XGBRegressor(n_estimators=5, random_state=0),
+    "LightGBM": lambda: LGBMClassifier(n_estimators=5, random_state=0, verbose=-1),
+    "LightGBM's regression": lambda: LGBMRegressor(n_estimators=5, random_state=0, verbose=-1),
+    "forest": lambda: RandomForestClassifier(n_estimators=5, random_state=0),
 }
+BOOSTERS = [name for name in ESTIMATORS if "XGBoost" in name or "LightGBM" in name]
 
 
 def make_rows() -> tuple[pd.DataFrame, "pd.Series[Any]"]:
@@ -100,6 +108,76 @@ def test_the_number_of_threads_is_forgotten_and_the_model_untouched(name: str) -
     assert content == dump_model(other)
     assert model["model"]._bin_mapper.n_threads == 7, "saving changed the model"
     assert load_model(content)["model"]._bin_mapper.n_threads == 1
+
+
+@pytest.mark.parametrize("name", [*BOOSTERS, "forest"])
+def test_the_number_of_jobs_does_not_change_a_byte(name: str) -> None:
+    one, two = fit(name), fit(name)
+    for model, jobs in ((one, 1), (two, 2)):
+        model["model"].set_params(n_jobs=jobs)
+        model.fit(*make_rows())
+
+    content = dump_model(one)
+
+    assert dump_model(two) == content
+    assert one["model"].n_jobs == 1, "saving changed the model"
+    assert load_model(content)["model"].n_jobs is None
+
+
+@pytest.mark.parametrize("name", BOOSTERS)
+def test_trees_that_cannot_be_read_are_named_in_one_line(name: str) -> None:
+    model = fit(name)
+    model["model"]._Booster = None
+    with zipfile.ZipFile(io.BytesIO(dump_model(model))) as archive:
+        members = {member: archive.read(member) for member in archive.namelist()}
+    schema = json.loads(members["schema.json"])
+    kept = schema_of(schema, "_Booster")
+    kept["content"] = json.dumps("no trees")
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for member, content in (members | {"schema.json": json.dumps(schema).encode()}).items():
+            archive.writestr(member, content)
+
+    with pytest.raises(
+        ValueError, match=rf"^the trees of {type(model['model']).__name__} cannot be read: .+"
+    ) as refusal:
+        load_model(buffer.getvalue())
+
+    assert len(str(refusal.value).splitlines()) == 1
+
+
+NODES: dict[str, Any] = {"left_child": 10**6, "right_child": 0, "feature": 77}
+
+
+@pytest.mark.parametrize("field", NODES)
+def test_a_tree_that_leads_out_of_its_nodes_or_features_is_refused(field: str) -> None:
+    with zipfile.ZipFile(io.BytesIO(dump_model(fit("forest")))) as archive:
+        members = {member: archive.read(member) for member in archive.namelist()}
+    for member, content in members.items():
+        nodes = np.load(io.BytesIO(content)) if member.endswith(".npy") and b"left_child" in content else None
+        if nodes is not None:
+            nodes[field][0] = NODES[field]
+            buffer = io.BytesIO()
+            np.save(buffer, nodes)
+            members[member] = buffer.getvalue()
+    forged = io.BytesIO()
+    with zipfile.ZipFile(forged, "w") as archive:
+        for member, content in members.items():
+            archive.writestr(member, content)
+
+    with pytest.raises(ValueError, match="^a tree in it has nodes or features that do not exist$"):
+        load_model(forged.getvalue())
+
+
+def schema_of(node: Any, key: str) -> dict[str, Any]:
+    """Return the node under a key, wherever it is in the schema."""
+    if isinstance(node, list):
+        found = [inner for child in node if (inner := schema_of(child, key))]
+    else:
+        found = [node[key]] if isinstance(node, dict) and key in node else []
+        children = node.values() if isinstance(node, dict) else []
+        found += [inner for child in children if (inner := schema_of(child, key))]
+    return found[0] if found else {}
 
 
 def test_a_bare_estimator_forgets_its_threads_too() -> None:
