@@ -382,6 +382,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                               'mlops_pkg/bundle/predictor.py'),
                                             'mlops_pkg.bundle.predictor._check_graph': ( 'bundle/predictor.html#_check_graph',
                                                                                          'mlops_pkg/bundle/predictor.py'),
+                                            'mlops_pkg.bundle.predictor._plain': ( 'bundle/predictor.html#_plain',
+                                                                                   'mlops_pkg/bundle/predictor.py'),
                                             'mlops_pkg.bundle.predictor.open_session': ( 'bundle/predictor.html#open_session',
                                                                                          'mlops_pkg/bundle/predictor.py')},
             'mlops_pkg.bundle.records': { 'mlops_pkg.bundle.records.Inputs': ('bundle/records.html#inputs', 'mlops_pkg/bundle/records.py'),

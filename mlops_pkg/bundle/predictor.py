@@ -42,6 +42,11 @@ def open_session(model: bytes) -> "InferenceSession":
 _TENSORS = {"category": "tensor(string)", "number": "tensor(double)", "datetime": "tensor(int64)"}
 
 
+def _plain(output: str) -> str:
+    """Return the name of an output without the colons that tell it from a field of the same name."""
+    return output.lstrip(":")
+
+
 def _check_graph(session: "InferenceSession", signature: Signature) -> None:
     """Raise `BundleError` unless the graph takes one value a record for each field, and returns margin and answer."""
     fields = {field.name: _TENSORS.get(field.kind, field.kind) for field in signature.fields}
@@ -49,7 +54,9 @@ def _check_graph(session: "InferenceSession", signature: Signature) -> None:
     width = f" of {['rows', classes]}" if classes > 2 else ""
     outputs = dict.fromkeys(("margin", "answer"), f"tensor(double){width}")
     for part, tensors, items in (("input", fields, session.get_inputs()), ("output", outputs, session.get_outputs())):
-        held = {item.name: item.type if len(item.shape) == 1 else f"{item.type} of {item.shape}" for item in items}
+        types = [item.type if len(item.shape) == 1 else f"{item.type} of {item.shape}" for item in items]
+        names = [_plain(item.name) if part == "output" else item.name for item in items]
+        held = dict(zip(names, types, strict=True))
         for name in sorted(tensors.keys() | held.keys()):
             expected, found = tensors.get(name, "none"), held.get(name, "none")
             if expected != found:
@@ -97,6 +104,7 @@ class Predictor:
             raise BundleError(f"{SIGNATURE}: not a signature") from None
         self._session = open_session(bundle.files[MODEL])
         _check_graph(self._session, self.signature)
+        self._answer = next(item.name for item in self._session.get_outputs() if _plain(item.name) == "answer")
 
     @classmethod
     def load(cls, folder: Path | str) -> "Predictor":
@@ -111,7 +119,7 @@ class Predictor:
         classes, threshold, rejects = self.signature.classes, self.signature.threshold, list[Reject]()
         answers = [np.empty((0, len(classes)) if len(classes) > 2 else 0)]
         for inputs in read(data, self.signature, CHUNK):
-            answer = self._session.run(["answer"], inputs.feeds)[0]
+            answer = self._session.run([self._answer], inputs.feeds)[0]
             answered = np.isfinite(answer.sum(axis=1) if len(classes) > 2 else answer) & inputs.accepted
             answer[~answered] = np.nan
             answers.append(answer)

@@ -76,7 +76,7 @@ def graph_scores(
     arrays = feeds(frame, inputs)
     parts = []
     for start in range(0, len(frame), rows):
-        parts.append(session.run(["margin", "answer"], {name: a[start : start + rows] for name, a in arrays.items()}))
+        parts.append(session.run(None, {name: a[start : start + rows] for name, a in arrays.items()}))
     margins, answers = zip(*parts, strict=True)
     return np.concatenate(margins), np.concatenate(answers)
 
