@@ -14,7 +14,7 @@ import os.path
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate, combinations
 from pathlib import Path
@@ -26,7 +26,7 @@ import yaml
 
 from .profile import ColumnProfile, Profile, read_profile
 from ..bundle.file_format import read_times
-from ..core.params import SPLITS, Data, FileFormat, UserError, nearest
+from ..core.params import SPLITS, TAKEN, Data, FileFormat, UserError, nearest
 from ..core.sources import report_progress
 from ..core.splits import FEW_ROWS, FEW_VALUES
 from ..report.terminal import table
@@ -290,6 +290,11 @@ class TimeSplit(NamedTuple):
     period: str  # a key of `PERIODS`; empty if the column itself is the period
     parts: dict[str, list[int]]  # the periods of each split
 
+    def key(self, taken: Iterable[str]) -> str:
+        """Return the name of the column by which rows are split; a computed one is not among those that are taken."""
+        name = f"{self.column[:90]}_{self.period}" if self.period else self.column
+        return f"{name}_" if self.period and name in taken else name
+
 
 def _period_counts(assessments: dict[str, Assessment]) -> Iterator[tuple[str, str, Counter[int]]]:
     """Yield each column that may give the time, the period, and the rows of each period; times first."""
@@ -418,7 +423,7 @@ class Proposal:
     @property
     def split_by(self) -> str:
         """Return the key by which rows are split; empty for a random split."""
-        return "_".join(filter(None, self.time_split[:2])) if self.time_split else ""
+        return self.time_split.key(self.profile.columns) if self.time_split else ""
 
     @property
     def columns(self) -> dict[str, ColumnProfile]:
@@ -456,7 +461,7 @@ def _column_lines(proposal: Proposal) -> list[str]:
                 entry["nullable"] = False
             lines.append(f"    {_entry(name, entry)}  # {describe(assessment.column)}")
         elif assessment.role == "left out":
-            lines.append(f"    # {name}: left out, {_one_line(assessment.reason)}")
+            lines.append(f"    # {_one_line(f'{name}: left out, {assessment.reason}')}")
     return lines
 
 
@@ -466,10 +471,10 @@ def _split_lines(proposal: Proposal) -> list[str]:
         together = proposal.together
         entry = {"shares": SHARES, "seed": 0, **({"together": together} if together else {})}
         reason = f"rows of one {together} stay together" if together else "no column tells the time"
-        return [f"  {_entry('split', entry)}  # {reason}"]
+        return [f"  {_entry('split', entry)}  # {_one_line(reason)}"]
     name, period, parts = proposal.time_split
     reason = f"the {period} of {name}, which ingest computes" if period else name
-    lines = [f"  split:  # by time: {reason}", f"    {_entry('by', proposal.split_by)}"]
+    lines = [f"  split:  # by time: {_one_line(reason)}", f"    {_entry('by', proposal.split_by)}"]
     return [*lines, *(f"    {_entry(split, parts[split])}" for split in SPLITS)]
 
 # %% ../../nbs/authoring/63_proposal.ipynb #explain-labels
@@ -504,7 +509,8 @@ def _file_format(proposal: Proposal) -> dict[str, Any]:
 def _data_lines(proposal: Proposal) -> list[str]:
     """Return the section `data`."""
     column = proposal.profile.columns[proposal.target]
-    target = {"name": proposal.target, **find_task(column)[1]}
+    name = f"{proposal.target}_" if proposal.target in TAKEN else proposal.target
+    target = {"name": name, **find_task(column)[1]}
     later = {name: item.reason for name, item in proposal.assessments.items() if item.role == "known later"}
     return [
         "data:",
@@ -513,7 +519,7 @@ def _data_lines(proposal: Proposal) -> list[str]:
         f"  {_entry('target', target)}  # {describe(column)}{_explain_labels(proposal)}",
         *_split_lines(proposal),
         "  # The leak rule: what is known only after the moment of prediction. Is this list complete?",
-        *(f"  # {name}: {_one_line(reason)}" for name, reason in later.items()),
+        *(f"  # {_one_line(f'{name}: {reason}')}" for name, reason in later.items()),
         f"  {_entry('known_later', list(later))}",
         "  columns:  # bounds have room around what was seen; say what makes sense, and give units",
         *_column_lines(proposal),

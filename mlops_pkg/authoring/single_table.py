@@ -40,9 +40,11 @@ def _contract_code(proposal: Proposal) -> str:
         others[_quote(name)] = "text()"
     lines = "".join(f"        {name}: {contract},\n" for name, contract in others.items())
     return f'''#| export
-OUTCOME = {_quote(proposal.target)}  # what the target is made from
+# What the target is made from.
+OUTCOME = {_quote(proposal.target)}
 FILES = {{"records": {_quote(proposal.file)}}}
-KEY: list[str] = {json.dumps([proposal.key] if proposal.key else [])}  # what makes a row unique
+# What makes a row unique.
+KEY: list[str] = [{_quote(proposal.key) if proposal.key else ""}]
 
 
 def contract_of(data: Data) -> pa.DataFrameSchema:
@@ -68,9 +70,10 @@ def _period_code(proposal: Proposal) -> str:
     return f'''@@ code add-period
 #| export
 def add_period(records: pd.DataFrame) -> pd.DataFrame:
-    """Return the records with the {split.period} of {split.column}, by which they are split."""
+    """Return the records with the {split.period} of their time, by which they are split."""
     when = records[{_quote(split.column)}].dt
-    return records.assign({proposal.split_by}=({_KEYS[split.period]}).astype(NUMBER))
+    period = ({_KEYS[split.period]}).astype(NUMBER)
+    return pd.concat([records, period.rename({_quote(proposal.split_by)})], axis=1)
 
 '''
 

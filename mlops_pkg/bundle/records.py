@@ -14,13 +14,12 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from .file_format import ALL_ISO, ISO, ZONED
+from .file_format import ALL_ISO, ISO, ZONED, normalize_name
 from .signature import Field, Signature
 
 # %% ../../nbs/bundle/12_records.ipynb #reject
@@ -200,12 +199,22 @@ def _unknown(name: str, names: tuple[str, ...]) -> str:
     return f"unknown field; did you mean '{close}'?" if close else f"unknown field; valid names: {', '.join(names)}"
 
 # %% ../../nbs/bundle/12_records.ipynb #read-record
+def _normalize_names(record: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """Return a record with the names of its fields as a signature has them, unless two of them would be the same."""
+    named = {normalize_name(name) if isinstance(name, str) else name: value for name, value in record.items()}
+    return named if len(named) == len(record) else record
+
+
 def _read_record(record: Any, row: int, fields: Mapping[str, Field]) -> tuple[list[Any], list[Reject]]:
     """Return one value a field, and the rejects."""
     if not isinstance(record, Mapping):
         reason = f"expected a mapping of field names to values, found {_kind(record)}"
         return [MISSING[field.kind] for field in fields.values()], [Reject(row, "", _shown(record), reason)]
     values, rejects = [], []
+    unknown = [name for name in record if name not in fields]
+    if unknown:
+        record = _normalize_names(record)
+        unknown = [name for name in record if name not in fields]
     for name, field in fields.items():
         value = record.get(name)
         try:
@@ -213,7 +222,7 @@ def _read_record(record: Any, row: int, fields: Mapping[str, Field]) -> tuple[li
         except _ReasonError as reason:
             values.append(MISSING[field.kind])
             rejects.append(Reject(row, name, _shown(value), str(reason)))
-    for name in islice((name for name in record if name not in fields), MAX_UNKNOWN):
+    for name in unknown[:MAX_UNKNOWN]:
         shown = name[:80] if isinstance(name, str) else _shown(name)
         rejects.append(Reject(row, shown, _shown(record[name]), _unknown(shown, tuple(fields))))
     return values, rejects
@@ -370,10 +379,12 @@ def _take_column(column: Any, name: str) -> Any:
 
 def take_columns(data: Any, signature: Signature) -> tuple[dict[str, Any], int]:
     """Return the columns of the fields, ready to be sliced, and their length; raise `RecordsError` for a wrong one."""
-    check_names(_names(data), [field.name for field in signature.fields])
+    held = _names(data)
+    names = [normalize_name(name) if isinstance(name, str) else name for name in held]
+    check_names(names, [field.name for field in signature.fields])
     columns, lengths = {}, {}
     for field in signature.fields:
-        column = _take_column(data[field.name], field.name)
+        column = _take_column(data[held[names.index(field.name)]], field.name)
         columns[field.name] = getattr(column, "iloc", column)  # pandas slices by position with iloc alone
         lengths[field.name] = len(column)
     if len(set(lengths.values())) > 1:

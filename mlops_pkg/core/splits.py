@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .params import SPLITS, Data, RandomSplit, Split, Target, UserError, nearest
+from .params import SPLITS, Data, RandomSplit, Split, Target, UserError, dotted_key, nearest
 from .tables import KINDS, NUMBER, TEXT, Checked, Tables
 from .workspace import Workspace, write_json, write_table
 
@@ -77,7 +77,7 @@ def _check_columns(frame: pd.DataFrame, outcome: str, data: Data) -> None:
     """Raise `UserError` unless the frame holds each column of params.yaml in its kind, and none is `outcome`."""
     kinds = {dtype: kind for kind, dtype in KINDS.items()}
     for name, column in data.columns.items():
-        key = f"params.yaml: data.columns.{name}"
+        key = f"params.yaml: {dotted_key('data', 'columns', name)}"
         if name == outcome:
             raise UserError(f"{key}: the target is made from it; remove it")
         if name not in frame.columns:
@@ -137,12 +137,12 @@ FEW_VALUES, FEW_ROWS = 100, 5  # a category with more values than the first need
 def check_training(train: pd.DataFrame, data: Data) -> None:
     """Raise a `UserError` that names the first column from whose selected training rows a model can learn nothing."""
     for name, column in data.columns.items():
-        rows, values = train[name].notna().sum(), train[name].nunique()
+        key, rows, values = dotted_key("data", "columns", name), train[name].notna().sum(), train[name].nunique()
         if not rows:
-            raise UserError(f"params.yaml: data.columns.{name}: no training row has a value of it; remove it")
+            raise UserError(f"params.yaml: {key}: no training row has a value of it; remove it")
         if column.kind == "category" and values > FEW_VALUES and rows < FEW_ROWS * values:
             raise UserError(
-                f"params.yaml: data.columns.{name}: {values:,} values in {rows:,} training rows, so it names rows "
+                f"params.yaml: {key}: {values:,} values in {rows:,} training rows, so it names rows "
                 "rather than groups of rows; group its values in ingest, make it a number, or remove it"
             )
 

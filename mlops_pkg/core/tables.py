@@ -21,8 +21,21 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from ..bundle.file_format import DAMAGED, ArchiveError, decompress, number_pattern, read_times
-from .params import Column, Data, FileFormat, Target, UserError, nearest
+<<<<<<< ours
+from mlops_pkg.bundle.file_format import DAMAGED, ArchiveError, decompress, number_pattern, read_times
+from mlops_pkg.core.params import Column, Data, FileFormat, Target, UserError, nearest
+=======
+from mlops_pkg.bundle.file_format import (
+    DAMAGED,
+    ArchiveError,
+    decompress,
+    explain_repeated,
+    name_columns,
+    number_pattern,
+    read_times,
+)
+from mlops_pkg.core.params import Column, Data, FileFormat, UserError, nearest
+>>>>>>> theirs
 
 # %% ../../nbs/core/04_tables.ipynb #name-text
 TEXT, NUMBER, TIME = "str", "float64", "datetime64[us]"
@@ -69,13 +82,15 @@ def as_text(table: pyarrow.Table, booleans: tuple[str, str]) -> pyarrow.Table:
     return pyarrow.table(columns, names=table.column_names)
 
 
-def _check_header(header: list[str], columns: list[str], path: Path) -> None:
-    """Raise `UserError` unless the header holds each of the columns exactly once."""
+def _find_columns(header: list[str], columns: list[str], path: Path, rename: Mapping[str, str]) -> list[str]:
+    """Return the columns as the header has them; raise `UserError` unless it holds each of them exactly once."""
+    names = name_columns(header, rename)
     for name in columns:
-        if header.count(name) > 1:
-            raise UserError(f"data/{path.name}: column '{name}' stands {header.count(name)} times in the header")
-        if name not in header:
-            raise UserError(f"data/{path.name}: column '{name}' is missing; {nearest(name, header)}")
+        if names.count(name) > 1:
+            raise UserError(f"data/{path.name}: {explain_repeated(header, names, name)}; rename one in the file")
+        if name not in names:
+            raise UserError(f"data/{path.name}: column '{name}' is missing; {nearest(name, names)}")
+    return [header[names.index(name)] for name in columns]
 
 # %% ../../nbs/core/04_tables.ipynb #read-csv
 def _read_csv(path: Path, columns: list[str], written: FileFormat) -> pyarrow.Table:
@@ -90,24 +105,26 @@ def _read_csv(path: Path, columns: list[str], written: FileFormat) -> pyarrow.Ta
         name = written.encoding.upper()
         raise UserError(f"data/{path.name}: line {line} is not {name} text; save the file as {name}") from None
     dialect = pyarrow.csv.ParseOptions(delimiter=written.separator)
-    _check_header(pyarrow.csv.open_csv(io.BytesIO(content), parse_options=dialect).schema.names, columns, path)
+    header = pyarrow.csv.open_csv(io.BytesIO(content), parse_options=dialect).schema.names
+    found = _find_columns(header, columns, path, written.rename)
     options = pyarrow.csv.ConvertOptions(
-        column_types=dict.fromkeys(columns, pyarrow.string()),
-        include_columns=columns,
+        column_types=dict.fromkeys(found, pyarrow.string()),
+        include_columns=found,
         null_values=[*written.missing, ""],
         strings_can_be_null=True,
     )
     table = pyarrow.csv.read_csv(io.BytesIO(content), convert_options=options, parse_options=dialect)
     _check_lines(content, table.num_rows, path)
-    return table
+    return table.rename_columns(columns)
 
 
 def _read_parquet(path: Path, columns: list[str], written: FileFormat) -> pyarrow.Table:
     """Return the named columns of a parquet file, as text."""
     if not path.is_file():
         raise UserError(f"data/{path.name}: there is no such file; `make data` restores it")
-    _check_header(pyarrow.parquet.read_schema(path).names, columns, path)
-    return as_text(pyarrow.parquet.read_table(path, columns=columns).select(columns), written.booleans)
+    found = _find_columns(pyarrow.parquet.read_schema(path).names, columns, path, written.rename)
+    table = pyarrow.parquet.read_table(path, columns=found).select(found)
+    return as_text(table.rename_columns(columns), written.booleans)
 
 # %% ../../nbs/core/04_tables.ipynb #read-raw
 PLAIN = FileFormat()

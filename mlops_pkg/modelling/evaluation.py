@@ -105,6 +105,13 @@ def slice_metrics(evaluation: Evaluation) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=None if lines else ["split", "slice", "value", "rows"])
 
 # %% ../../nbs/modelling/23_evaluation.ipynb #importance
+def _permute(X: pd.DataFrame, name: str, order: np.ndarray) -> pd.DataFrame:
+    """Return a copy with the values of one column in another order."""
+    permuted = X.copy(deep=False)
+    permuted[name] = X[name].to_numpy()[order]
+    return permuted
+
+
 def importance(model: Pipeline, frame: pd.DataFrame, params: BaseParams, settings: EvaluationSettings) -> pd.DataFrame:
     """Return the loss of ROC-AUC (or gain of RMSE) when each column of raw records is permuted.
 
@@ -125,7 +132,7 @@ def importance(model: Pipeline, frame: pd.DataFrame, params: BaseParams, setting
     base, lines = loss(X), []
     for name in X.columns:
         shuffles = (generator.permutation(len(X)) for _ in range(settings.importance_repeats))
-        drops = [loss(X.assign(**{name: X[name].to_numpy()[order]})) - base for order in shuffles]
+        drops = [loss(_permute(X, name, order)) - base for order in shuffles]
         lines.append({"column": name, "drop": np.mean(drops), "low": min(drops), "high": max(drops)})
     return pd.DataFrame(lines).round(6).sort_values(["drop", "column"], ascending=[False, True], ignore_index=True)
 

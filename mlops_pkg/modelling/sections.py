@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from ..core.params import BaseParams, Name, Names, Section, nearest
+from ..core.params import BaseParams, ColumnNames, Name, Section, nearest
 
 # %% ../../nbs/modelling/20_sections.ipynb #feature-steps
 class Step(Section):
@@ -20,7 +20,9 @@ class Step(Section):
     model_config = ConfigDict(extra="allow")
 
     use: Name = Field(description="name of the transformer")
-    variables: Names | None = Field(None, description="columns it works on; DropConstantFeatures alone takes none")
+    variables: ColumnNames | None = Field(
+        None, description="columns it works on; DropConstantFeatures alone takes none"
+    )
 
     @property
     def options(self) -> dict[str, Any]:
@@ -53,7 +55,7 @@ class EvaluationSettings(Section):
 
     bootstrap: int = Field(ge=20, le=10_000, description="resamples behind each interval")
     confidence: float = Field(gt=0.5, lt=1, description="coverage of each interval")
-    slices: Names = Field(description="columns, or the split key, by whose values the metrics are broken down")
+    slices: ColumnNames = Field(description="columns, or the split key, by whose values the metrics are broken down")
     min_slice_rows: int = Field(ge=10, description="smaller slices are left out")
     calibration_bins: int = Field(ge=2, le=100, description="bins of equal size of the calibration curve")
     importance_rows: int = Field(ge=100, description="test rows that permutation importance permutes")

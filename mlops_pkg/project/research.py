@@ -45,8 +45,8 @@ def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
             value = yaml.safe_load(text)
         except yaml.YAMLError:
             raise UserError(f"--set {pair}: the value is not valid YAML") from None
-        for part in reversed(key.strip().split(".")):
-            value = {part: value}
+        for quoted, plain in reversed(re.findall(r"\['(.*?)'\]|([^.\[]+)", key.strip())):
+            value = {quoted or plain: value}
         overrides = merge(overrides, value)
     return overrides
 

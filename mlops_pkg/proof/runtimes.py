@@ -52,7 +52,7 @@ from ..scoring.files import score_file
 class Reference:
     """The rows to predict, and the predictions of the fitted pipeline."""
 
-    rows: pd.DataFrame  # split, line, and the fields of a record
+    rows: pd.DataFrame  # by split: line, and the fields of a record
     inputs: dict[str, str]  # the kind of each field: category, number or datetime
     margin: np.ndarray
     answer: np.ndarray
@@ -78,7 +78,7 @@ def find_difference(reference: Reference, scores: Scores) -> str | None:
     for what, expected, found, allowed in pairs:
         agreement = compare(expected, found, allowed)
         if (row := agreement.first) is not None:
-            place = f"{reference.rows['split'].iloc[row]}, line {reference.rows['line'].iloc[row]}"
+            place = f"{reference.rows.index[row]}, line {reference.rows['line'].iloc[row]}"
             column = int(np.argmax(np.abs(np.nan_to_num(np.atleast_1d(expected[row] - found[row]), nan=np.inf))))
             pair = [float(np.atleast_1d(values[row])[column]) for values in (expected, found)]
             of = f" of {reference.labels[column]!r}" if expected.ndim == 2 and reference.labels else ""
@@ -359,8 +359,8 @@ def predict_reference(workspace: Workspace, subject: Subject) -> Reference:
     """Return every row with the prediction of the fitted pipeline."""
     data = load_data(workspace.params)
     inputs, labels = data.kinds, data.target.labels or ()
-    parts = [read_table(_input(path, workspace)).assign(split=path.stem) for path in subject.rows]
-    rows = pd.concat(parts, ignore_index=True)[["split", "line", *inputs]]
+    parts = {path.stem: read_table(_input(path, workspace)) for path in subject.rows}
+    rows = pd.concat(parts).droplevel(1).rename_axis("split")[["line", *inputs]]
     model = read_model(_input(subject.model, workspace))
     margin, answer = pipeline_scores(model, rows[list(inputs)])
     return Reference(rows, inputs, margin, answer, tolerance(model), labels)
@@ -383,8 +383,8 @@ def predict_by_rows(reference: Reference, graph: bytes) -> Scores:
 
 def read_stored_predictions(reference: Reference, path: Path) -> Scores:
     """Return the predictions that were evaluated; raise `UserError` if they are of other rows."""
-    stored, keys = read_table(path), ["split", "line"]
-    if not reference.rows[keys].astype(str).equals(stored[keys].astype(str)):
+    stored, lines = read_table(path), reference.rows[["line"]].reset_index()
+    if not lines.astype(str).equals(stored[["split", "line"]].astype(str)):
         raise UserError(f"{path.parent.name}/{path.name}: holds other rows than the model was given; run `dvc repro`")
     classes = len(reference.labels)
     columns = [f"model_{code}" for code in range(classes)] if classes > 2 else "model"

@@ -12,7 +12,7 @@ import csv
 import io
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,7 +20,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..bundle.file_format import DAMAGED, PLAIN, FileFormat, decompress
+from ..bundle.file_format import DAMAGED, PLAIN, FileFormat, decompress, name_columns
 from ..bundle.records import RecordsError
 
 if TYPE_CHECKING:
@@ -129,15 +129,17 @@ def _reading_parquet() -> Iterator[None]:
         raise RecordsError(f"not parquet, or damaged: {str(error).splitlines()[0]}") from None
 
 
-def _parquet_batches(path: Path, columns: list[str]) -> "Iterator[tuple[pa.RecordBatch, float]]":
-    """Yield some columns, batch by batch, each with the share of the rows that have been read."""
+def _parquet_batches(
+    path: Path, columns: list[str], names: Mapping[str, str]
+) -> "Iterator[tuple[pa.RecordBatch, float]]":
+    """Yield some columns under other names, batch by batch, each with the share of the rows that have been read."""
     import pyarrow.parquet as pq
 
     read = 0
     with _reading_parquet(), pq.ParquetFile(path, buffer_size=BLOCK_BYTES) as file:
         for batch in file.iter_batches(BATCH_ROWS, columns=columns, use_threads=False):
             read += batch.num_rows
-            yield batch, read / file.metadata.num_rows
+            yield batch.rename_columns([names[name] for name in batch.column_names]), read / file.metadata.num_rows
 
 # %% ../../nbs/scoring/50_blocks.ipynb #open-source
 CSV = (".csv", ".tsv", ".txt")
@@ -148,9 +150,10 @@ PACKED = (".gz", ".bz2", ".xz", ".zip")
 class Source:
     """A file of records."""
 
-    names: Sequence[str]  # of its columns
+    names: Sequence[str]  # of its columns, as a record has them
     types: "dict[str, pa.DataType]"  # of the columns of Parquet; the cells of csv are text
     blocks: Iterator[tuple[Any, float]]  # bytes of csv or batches of Parquet, with the share of the file that is read
+    header: Sequence[str] = ()  # the names as the file has them
 
 
 def is_csv(path: Path) -> bool:
@@ -164,12 +167,15 @@ def open_source(path: Path, columns: Sequence[str], written: FileFormat = PLAIN)
     if is_csv(path):
         pieces = _read_pieces(path, written.encoding)
         head, share = next(pieces, (b"", 1.0))
-        names, start = _parse_header(head, written.separator)
+        header, start = _parse_header(head, written.separator)
         first = ((head[at : at + BLOCK_BYTES], share) for at in range(start, len(head), BLOCK_BYTES))
-        return Source(names, {}, _csv_blocks(chain(first, pieces), written.separator, start))
+        names = name_columns(header, written.rename)
+        return Source(names, {}, _csv_blocks(chain(first, pieces), written.separator, start), header)
     import pyarrow.parquet as pq
 
     with _reading_parquet():
         schema = pq.read_schema(path)
-    types = dict(zip(schema.names, schema.types, strict=True))
-    return Source(schema.names, types, _parquet_batches(path, list(columns)))
+    names = name_columns(schema.names, written.rename)
+    types, renamed = dict(zip(names, schema.types, strict=True)), dict(zip(schema.names, names, strict=True))
+    wanted = [name for name in schema.names if renamed[name] in columns]
+    return Source(names, types, _parquet_batches(path, wanted, renamed), schema.names)

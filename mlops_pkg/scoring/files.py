@@ -19,6 +19,7 @@ from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..bundle.file_format import explain_repeated, normalize_name
 from ..bundle.manifest import read_bundle
 from ..bundle.predictor import Predictor
 from ..bundle.records import RecordsError, Reject, check_names
@@ -223,14 +224,18 @@ def _check_paths(source: Path, destination: Path) -> None:
         if path.exists() and path.samefile(source):
             raise RecordsError(f"{path}: this would write over the input; choose another name for the output")
 
-
-def _check_columns(names: Sequence[str], signature: Signature, keep: Sequence[str]) -> None:
-    """Raise `RecordsError` unless each field and each kept column is among the names exactly once."""
+# %% ../../nbs/scoring/52_files.ipynb #check-columns
+def _check_columns(source: Source, signature: Signature, keep: Sequence[str]) -> None:
+    """Raise `RecordsError` unless the source has each field and each kept column exactly once."""
+    names, wanted = source.names, [*(field.name for field in signature.fields), *keep]
     separator = signature.file_format.separator
     if len(names) == 1 < len(signature.fields) and (other := re.search(r"[,;\t|]", names[0])):
         reason = f"the cells of a file are separated by {separator!r} here, as in training, and these by {other[0]!r}"
         raise RecordsError(f"{reason}; write the file as the training data was written (signature.json, file_format)")
-    check_names(names, [*(field.name for field in signature.fields), *keep])
+    for name in wanted:
+        if names.count(name) > 1:
+            raise RecordsError(f"{explain_repeated(source.header, names, name)}; rename one in the file")
+    check_names(names, wanted)
     for name in keep:
         if name in _answer_names(signature):
             raise RecordsError(f"column '{name}' cannot be kept: the answers have a column of this name")
@@ -265,7 +270,8 @@ def score_file(
     `probability` of the second of two classes, or one `probability_CLASS` for each of more. A rejected row has none.
     `BundleError`, `RecordsError` and `OSError` leave an earlier output as it was.
     """
-    source, destination, keep = Path(source), Path(destination), list(dict.fromkeys(keep))
+    source, destination = Path(source), Path(destination)
+    keep = list(dict.fromkeys(map(normalize_name, keep)))
     _check_paths(source, destination)
     verified = read_bundle(Path(bundle))
     predictor = Predictor(verified)
@@ -273,7 +279,7 @@ def score_file(
     try:
         columns = list(dict.fromkeys([*(field.name for field in signature.fields), *keep]))
         opened = open_source(source, columns, signature.file_format)
-        _check_columns(opened.names, signature, keep)
+        _check_columns(opened, signature, keep)
         if processes == 1:
             scores = score_blocks(opened, predictor, keep)
         else:

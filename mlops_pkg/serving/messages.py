@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ..bundle.file_format import normalize_name
 from ..bundle.predictor import Answers
 from ..bundle.records import RecordsError, Reject, check_names, nearest
 from ..bundle.signature import Field, Label, Signature, label_text
@@ -356,7 +357,8 @@ def read_arrow(body: bytes, max_rows: int, signature: Signature) -> dict[str, np
     try:
         _check_messages(body, max_rows)
         with pa.ipc.open_stream(body, options=pa.ipc.IpcReadOptions(use_threads=False)) as reader:
-            _check_schema(reader.schema, signature)
+            schema = pa.schema([field.with_name(normalize_name(field.name)) for field in reader.schema])
+            _check_schema(schema, signature)
             for batch in reader:
                 rows += batch.num_rows
                 if rows > max_rows:
@@ -364,7 +366,9 @@ def read_arrow(body: bytes, max_rows: int, signature: Signature) -> dict[str, np
                 buffer_budget.take(batch.get_total_buffer_size())
                 batch.validate(full=True)
                 for field in signature.fields if batch.num_rows else ():
-                    parts[field.name].append(_column(batch.column(field.name), field, text_budget))
+                    parts[field.name].append(
+                        _column(batch.column(schema.get_field_index(field.name)), field, text_budget)
+                    )
     except RecordsError as error:
         raise RefusedError(422, "columns", " ".join(str(error).split())[:300]) from None
     except (pa.ArrowException, OSError, ValueError, struct.error, MemoryError) as error:

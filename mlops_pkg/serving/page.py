@@ -26,7 +26,7 @@ from .settings import Settings
 # %% ../../nbs/serving/47_page.ipynb #inline
 def _inline(text: str) -> str:
     """Return a line of Markdown as HTML: escaped, with code and strong text marked up."""
-    html = re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text.strip()))
+    html = re.sub(r"(?<!`)(`+)(?!`) ?(.+?) ?(?<!`)\1(?!`)", r"<code>\2</code>", escape(text.strip()))
     return re.sub(r"\*\*([^*]+)\*\*", r"<b>\1</b>", html)
 
 

@@ -1,7 +1,9 @@
 """A table gives a valid params.yaml and an ingest notebook: each conclusion is right, each refusal one line."""
 
+import csv
 import gzip
 import json
+import random
 import shutil
 import subprocess
 import sys
@@ -16,9 +18,11 @@ from mlops_pkg.authoring.profile import find_format, find_time_format, read_prof
 from mlops_pkg.authoring.proposal import Proposal, find_leak, params_text, propose, propose_bounds
 from mlops_pkg.authoring.single_table import ingest_notebook, write_proposal
 from mlops_pkg.core.params import load_params
+from mlops_pkg.core.workspace import Workspace
 from mlops_pkg.pipeline.params import Params
 from tests.authoring.conftest import commit
 from tests.conftest import PACKAGE, ROOT, STAGES, lay_out, said_by
+from tests.names import NAMES
 
 REAL = ("airlines", "airports", "flights", "planes", "weather", "diabetes", "wine", "breast_cancer", "penguins")
 TARGETS = {"airports": "alt", "flights": "arr_delay", "planes": "seats", "weather": "temp", "penguins": "body_mass_g"}
@@ -267,10 +271,8 @@ def test_what_knows_the_target_is_seen_and_noise_is_not() -> None:
         (b"\n\n", "t.csv", "the file is empty"),
         (b"a,b\n", "t.csv", "the table has a header and no rows"),
         (b"a,b\n1,2\n1,2,3\n", "t.csv", "not a table: CSV parse error: Row #3: Expected 2 columns, got 3: 1,2,3"),
-        (b"a,a\n1,2\n", "t.csv", "column 'a' stands 2 times in the header; rename one"),
-        (b"a,b c\n1,2\n", "t.csv", "column 'b c' is no identifier; rename it, e.g. 'b_c'"),
-        (b"1,2\n1,2\n", "t.csv", "column '1' is no identifier; rename it, e.g. 'column_1'"),
-        (b"line,b\n1,2\n", "t.csv", "column 'line': ingest gives this name to the line of the file; rename it"),
+        (b"a,a\n1,2\n", "t.csv", "columns 1 and 2 are both named 'a'; rename one"),
+        (b"a, a\n1,2\n", "t.csv", "columns 1 and 2 are both named 'a', written ' a' and 'a'; rename one"),
         (b'a,b\n"x,1\n' + b"z,2\n" * 9, "t.csv", "not a table: "),
         ("a,b\n1,2\n".encode("utf-16"), "t.csv", "not a table of text; save it as csv in UTF-8, or as parquet"),
         (b"a\n1\n", "t.csv", "one column; a table needs a target and columns to predict it from"),
@@ -345,6 +347,73 @@ def test_names_that_yaml_takes_for_something_else_stay_names(tmp_path: Path) -> 
     _, params = proposed(write(tmp_path, f"no,null,y\n{lines}"), "y")
 
     assert list(params.data.columns) == ["no", "null"] or list(params.data.columns) == ["null"]
+
+
+def named_table(path: Path, names: list[str]) -> Path:
+    """Write 600 rows of numbers and words under these names, with an index, a time in UTC and a target."""
+    draw = random.Random(0)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["", *names, "when (UTC)", "target, in €"])
+        for row in range(600):
+            cells = [
+                draw.choice(["a b", "ü|`", "c"]) if n % 3 else round(10 * draw.random(), 2) for n in range(len(names))
+            ]
+            target = sum({"a b": 1, "c": 2}.get(str(cell), cell) for cell in cells if cell != "ü|`")
+            when = f"2013-{row * 11 % 12 + 1:02}-{row % 28 + 1:02}T{row % 24:02}:00:00Z"
+            writer.writerow([row, *cells, when, round(target, 2)])
+    return path
+
+
+def test_a_column_keeps_any_name(tmp_path: Path) -> None:
+    names = [*NAMES, "line", "y" * 130]
+
+    proposal, params = proposed(named_table(tmp_path / "t.csv", names), "target, in €")
+
+    renamed = {"line": "line_2", "y" * 130: "y" * 95 + "_2"}
+    assert params.data.file_format.rename == renamed
+    assert list(params.data.columns) == [*(renamed.get(name, name) for name in names), "when (UTC)"]
+    assert (params.data.target.name, proposal.key, params.data.split.key) == (
+        "target, in €",
+        "Unnamed: 0",
+        "when (UTC)_month",
+    )
+    for cell in ingest_notebook(proposal, PACKAGE)["cells"]:
+        if cell["cell_type"] == "code":
+            compile("".join(cell["source"]), cell["id"], "exec")
+
+
+def test_a_target_with_the_name_of_another_column_gets_its_own(tmp_path: Path) -> None:
+    proposal, params = proposed(
+        write(tmp_path, "a,model\n" + "".join(f"{n % 7},{n % 9}\n" for n in range(99))), "model"
+    )
+
+    assert params.data.target.name == "model_"
+    assert 'OUTCOME = "model"' in "".join(
+        line for cell in ingest_notebook(proposal, PACKAGE)["cells"] for line in cell["source"]
+    )
+
+
+@pytest.mark.slow
+def test_any_name_goes_from_the_file_to_every_runtime(tmp_path: Path) -> None:
+    from mlops_pkg.proof.runtimes import Subject, compare_runtimes
+
+    path = named_table(tmp_path / "t.csv", [*NAMES, "line", "y" * 130])
+    root = lay_out_for(path, "target, in €", tmp_path / "project")
+
+    done = subprocess.run(
+        [sys.executable, "-m", "mlops_pkg.core.stage", *STAGES], cwd=root, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    made = root / "artifacts"
+    splits = {name: made / "ingest" / f"{name}.parquet" for name in ("train", "validation", "test", "live")}
+    files = {"model": made / "train" / "model.skops", "predictions": made / "evaluate" / "predictions.parquet"}
+    rows = {"rows": (splits["test"], splits["live"]), "kept": tuple(splits.values())}
+    subject = Subject(bundle=made / "package", **files, **rows)
+    verdicts = {one.runtime: one.difference for one in compare_runtimes(Workspace(root), subject)}
+    assert set(verdicts.values()) == {None}
+    assert {"source file t.csv", "endpoint, JSON in batches", "endpoint, Arrow"} <= verdicts.keys()
 
 
 def lay_out_for(path: Path, target: str, root: Path) -> Path:

@@ -1,5 +1,6 @@
 """Records: whatever the model was not made for is rejected with its reason, and the rest is read as it was meant."""
 
+import dataclasses
 import datetime as dt
 import math
 from decimal import Decimal
@@ -12,6 +13,7 @@ import pytest
 
 from mlops_pkg.bundle.records import MISSING, Inputs, RecordsError, Reject, read, read_columns, read_records
 from mlops_pkg.bundle.signature import Field, Signature
+from tests.names import NFC, NFD
 
 SIGNATURE = Signature(
     "classification",
@@ -188,6 +190,30 @@ def test_a_misspelt_field_is_refused_with_the_nearest_name() -> None:
     rejects = read_one(tmep=20.0).rejects
 
     assert rejects == [Reject(0, "tmep", "20.0", "unknown field; did you mean 'temp'?")]
+
+
+def test_a_name_means_the_same_however_its_letters_are_written() -> None:
+    signature = dataclasses.replace(SIGNATURE, fields=(Field(NFC, "number", nullable=True),))
+
+    inputs = [
+        read_records([{NFD: 1.5}], signature),
+        read_records([{f" {NFC}\n": 1.5}], signature),
+        *read({NFD: [1.5]}, signature, 10),
+        *read(pa.table({NFD: [1.5]}), signature, 10),
+    ]
+
+    assert [one.feeds[NFC].tolist() for one in inputs] == [[1.5]] * 4
+    assert [one.rejects for one in inputs] == [[]] * 4
+
+
+def test_two_names_that_are_the_same_are_told() -> None:
+    signature = dataclasses.replace(SIGNATURE, fields=(Field(NFC, "number", nullable=True),))
+
+    (reject,) = read_records([{NFC: 1, NFD: 2}], signature).rejects
+
+    assert (reject.field, reject.reason) == (NFD, f"unknown field; did you mean '{NFC}'?")
+    with pytest.raises(RecordsError, match="is there 2 times"):
+        next(read({NFC: [1], NFD: [2]}, signature, 10))
 
 
 def test_a_field_like_no_other_is_refused_with_all_names() -> None:

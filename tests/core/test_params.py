@@ -15,6 +15,7 @@ from mlops_pkg.core import params as core
 from mlops_pkg.core.params import UserError, merge, nearest, read_yaml
 from mlops_pkg.pipeline.params import Params
 from tests.conftest import TASK
+from tests.names import NAMES, NFC, NFD
 
 load_params = partial(core.load_params, model=Params)  # the files of these tests lie in no project
 
@@ -390,6 +391,60 @@ def test_an_override_is_checked_like_the_file() -> None:
     message = message_of(ROOT / "params.yaml", {"train": {"max_itr": 7}})
 
     assert message == "params.yaml: train.max_itr: unknown key; did you mean 'max_iter'?"
+
+
+COLUMNS = {name: {"kind": "number"} for name in NAMES}
+
+
+def test_a_column_may_have_any_name(tmp_path: Path) -> None:
+    data = {
+        "columns": COLUMNS,
+        "known_later": ["x y"],
+        "file_format": {"times": {"a.b": "%Y"}, "rename": {"line": "z"}},
+    }
+    named = {"split": {"by": "month of sale"}, "target": {"name": "über 1"}}
+    path = write(tmp_path / "params.yaml", {"data": {**data, **named}, "evaluate": {"slices": ["a[0]"]}})
+
+    params = load_params(path)
+
+    assert set(NAMES) <= set(params.data.columns)
+    assert (params.data.split.key, params.data.target.name) == ("month of sale", "über 1")
+    assert params.evaluate.slices == ("a[0]",)
+
+
+def test_the_name_of_a_column_is_in_form_nfc(tmp_path: Path) -> None:
+    path = write(tmp_path / "params.yaml", {"data": {"columns": {NFD: {"kind": "number"}}}})
+
+    assert NFC in load_params(path, {"data": {"known_later": [f"{NFD} (later)"]}}).data.columns
+    path.write_text(path.read_text() + f"more: {{{NFC}: 1, {NFD}: 2}}\n", encoding="utf-8")
+    assert "is written twice" in message_of(path)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"columns": {" a": {"kind": "number"}}}, r"data.columns[' a'] = \" a\": the name of a column has no blanks"),
+        ({"columns": {"a\nb": {"kind": "number"}}}, "no line break and no control character"),
+        ({"columns": {"": {"kind": "number"}}}, "data.columns[''] = \"\": string should have at least 1 character"),
+        ({"columns": {"x" * 101: {"kind": "number"}}}, "string should have at most 100 characters"),
+        ({"columns": {"a.b c": {"kind": "nmber"}}}, "data.columns['a.b c'].kind = \"nmber\": "),
+        (
+            {"columns": {"line": {"kind": "number"}}},
+            "data.columns.line: 'line' is the name of the number of a row; read",
+        ),
+        ({"known_later": ["a.b"], "columns": COLUMNS}, "data.columns['a.b']: known only after the moment"),
+        (
+            {"target": {"name": "model"}},
+            "data.target.name: a column of predictions.parquet has the name 'model'; write",
+        ),
+        ({"file_format": {"rename": {"a": "c", "b": "c"}}}, "data.file_format.rename: two columns get the name 'c'"),
+    ],
+)
+def test_a_name_that_will_not_do_is_one_line(overrides: dict[str, Any], said: str, tmp_path: Path) -> None:
+    message = message_of(write(tmp_path / "params.yaml", {"data": overrides}))
+
+    assert said.replace("\\", "") in message
+    assert len(message.splitlines()) == 1
 
 
 def test_merging_replaces_lists_and_leaves_its_arguments_alone() -> None:

@@ -1,12 +1,15 @@
 """Raw text tables: every row is kept, or rejected with its line, its value and the reason."""
 
+import csv
 import zipfile
 from pathlib import Path
 
 import pandera.pandas as pa
+import pyarrow
+import pyarrow.parquet
 import pytest
 
-from mlops_pkg.core.params import Data, UserError, read_yaml
+from mlops_pkg.core.params import Data, FileFormat, UserError, read_yaml
 from mlops_pkg.core.tables import (
     NUMBER,
     TEXT,
@@ -21,6 +24,7 @@ from mlops_pkg.core.tables import (
     text,
 )
 from tests.conftest import ROOT
+from tests.names import NAMES, NFC, NFD
 
 COLUMNS = ["id", "miles", "at"]
 ROWS = ["a,10,2013-01-01T05:00:00Z", "b,20.5,2013-01-01T06:00:00Z", "c,NA,2013-01-01T07:00:00Z", "d,40,NA"]
@@ -89,7 +93,7 @@ def test_a_bad_row_does_not_take_the_good_row_with_its_key(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("id,id,miles,at\na,b,1,NA\n", "column 'id' stands 2 times in the header"),
+        ("id,id,miles,at\na,b,1,NA\n", "columns 1 and 2 are both named 'id'; rename one in the file"),
         ('id,miles,at\n"a\nb",1,NA\nc,2,NA\n', "3 lines hold 2 rows; remove the line breaks inside values"),
         ("id,miles,at\na,1,NA\n\nb,2,NA\n", "line 3 is blank; remove it"),
     ],
@@ -99,6 +103,50 @@ def test_a_file_whose_rows_cannot_be_found_again_by_line_is_refused(tmp_path: Pa
 
     with pytest.raises(UserError, match=message):
         read_raw(tmp_path / "toy.csv", COLUMNS)
+
+
+def written(folder: Path, form: str, header: list[str], rows: list[list[str]]) -> Path:
+    """A file with these cells, as csv or as Parquet."""
+    if form == "parquet":
+        columns = [pyarrow.array(column) for column in zip(*rows, strict=True)]
+        pyarrow.parquet.write_table(pyarrow.table(columns, names=header), folder / "t.parquet")
+        return folder / "t.parquet"
+    with (folder / "t.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
+    return folder / "t.csv"
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_column_may_have_any_name(form: str, tmp_path: Path) -> None:
+    rows = [[f"{row}.{place}" for place in range(len(NAMES))] for row in range(3)]
+    path = written(tmp_path, form, list(NAMES), rows)
+    columns = {name: pa.Column(NUMBER, pa.Check.ge(1, error="is below 1")) for name in reversed(NAMES)}
+
+    kept, rejects, _ = check_table("t", path, contract(columns, key=[NAMES[0], NAMES[1]]), 0.5)
+
+    assert kept.columns.tolist() == list(reversed(NAMES))
+    assert kept[list(NAMES)].to_numpy().tolist() == [[float(cell) for cell in row] for row in rows[1:]]
+    assert set(rejects["column"]) == set(NAMES)
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_names_are_those_of_params_yaml_however_the_file_writes_them(form: str, tmp_path: Path) -> None:
+    header = [NFD, " Fläche\t(m²)\t", "", "line"]
+    path = written(tmp_path, form, header, [["1", "2", "3", "4"]])
+
+    found = read_raw(path, [NFC, "Fläche (m²)", "Unnamed: 2", "own"], FileFormat(rename={"line": "own"}))
+
+    assert found.to_pydict() == {NFC: ["1"], "Fläche (m²)": ["2"], "Unnamed: 2": ["3"], "own": ["4"]}
+
+
+def test_two_columns_of_one_name_are_both_named(tmp_path: Path) -> None:
+    path = written(tmp_path, "csv", ["x", NFC, NFD], [["1", "2", "3"]])
+
+    assert read_raw(path, ["x"]).to_pydict() == {"x": ["1"]}, "what nobody reads does not matter"
+    with pytest.raises(UserError) as caught:
+        read_raw(path, ["x", NFC])
+    both = f"columns 2 and 3 are both named '{NFC}', written 'gr\\xf6\\xdfe' and 'gro\\u0308\\xdfe'"
+    assert str(caught.value) == f"data/t.csv: {both}; rename one in the file"
 
 
 def test_more_rejects_than_allowed_stop_with_the_first_of_them(tmp_path: Path) -> None:

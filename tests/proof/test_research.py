@@ -179,6 +179,7 @@ def test_overrides_reach_the_notebook(toy: Path) -> None:
 
 
 def test_later_override_wins_and_sections_are_kept() -> None:
+    assert parse_overrides(["data.columns['a.b (c)'].maximum=3"]) == {"data": {"columns": {"a.b (c)": {"maximum": 3}}}}
     overrides = parse_overrides(["train.max_iter=50", "seed=1", "train.max_iter=60", "train.estimator=linear"])
 
     assert overrides == {"train": {"max_iter": 60, "estimator": "linear"}, "seed": 1}

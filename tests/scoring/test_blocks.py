@@ -64,7 +64,8 @@ def test_the_header_names_the_columns(mark: bytes, end: bytes, tmp_path: Path) -
 
     source = open_source(path, [])
 
-    assert list(source.names) == ["name", "the\nvalue"]
+    assert list(source.names) == ["name", "the value"]
+    assert list(source.header) == ["name", "the\nvalue"]
     assert list(source.blocks) == []
 
 

@@ -22,6 +22,7 @@ from mlops_pkg.bundle.records import RecordsError
 from mlops_pkg.scoring import blocks, files
 from mlops_pkg.scoring.files import Tally, score_file
 from tests.conftest import ROOT
+from tests.names import NAMES, NFC, NFD, expected_sum, named_bundle
 from tests.toy import TOY, write_bundle
 
 HEADER = "origin,wind,start,note\n"
@@ -224,6 +225,23 @@ def test_a_capital_suffix_a_mark_and_windows_lines_are_fine(bundle: Path, source
     assert source.with_name("out.csv").read_bytes() == source.with_name("expected.csv").read_bytes()
 
 
+@pytest.mark.parametrize("name", ["in.csv", "in.parquet"])
+def test_fields_may_have_any_name(name: str, tmp_path: Path) -> None:
+    values = [[float(row * place % 7) for place in range(len(NAMES))] for row in range(5)]
+    frame = pd.DataFrame(values, columns=[NFD if field == NFC else field for field in NAMES])
+    getattr(frame, "to_csv" if name == "in.csv" else "to_parquet")(tmp_path / name, index=False)
+
+    keep = ["a[0]", NFD, "split"]
+    tally = score_file(named_bundle(tmp_path / "bundle"), tmp_path / name, tmp_path / "out.csv", keep=keep)
+
+    rows = read_csv(tmp_path / "out.csv")
+    assert tally.rejected == 0
+    assert [float(row["prediction"]) for row in rows] == [round(expected_sum(row), 9) for row in values]
+    assert [[float(row[kept]) for kept in ("a[0]", NFC, "split")] for row in rows] == [
+        [row[NAMES.index(kept)] for kept in ("a[0]", NFC, "split")] for row in values
+    ]
+
+
 def test_progress_is_told_after_each_block(bundle: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 100)
     told: list[tuple[int, float]] = []
@@ -241,7 +259,7 @@ def test_progress_is_told_after_each_block(bundle: Path, source: Path, monkeypat
         (b"", "expected the names of the columns in the first line, found nothing"),
         (b"origin,start\n", "column 'wind' is missing"),
         (b"origin,Wind,start\n", "column 'wind' is missing; is it 'Wind'?"),
-        (b"origin,wind,start,wind\n", "column 'wind' is there 2 times"),
+        (b"origin,wind,start,wind\n", "columns 2 and 4 are both named 'wind'; rename one in the file"),
         (
             b"origin,wind,start\nEWR,2,2013-01-01\nE\xff,2,2013-01-01\n",
             "row 1 is not UTF-8 text; save the file as UTF-8",
@@ -281,7 +299,7 @@ def test_an_unreadable_row_is_counted_over_all_blocks(
     [
         (["nte"], "column 'nte' is missing; is it 'note'?"),
         (["prediction"], "column 'prediction' cannot be kept: the answers have a column of this name"),
-        (["twice"], "column 'twice' is there 2 times"),
+        (["twice"], "columns 6 and 7 are both named 'twice'; rename one in the file"),
     ],
 )
 def test_a_column_that_cannot_be_kept_is_told(keep: list[str], said: str, bundle: Path, source: Path) -> None:

@@ -1,5 +1,6 @@
 """What a request's body may hold: every corner of JSON and Arrow is read exactly or refused with a line."""
 
+import dataclasses
 import json
 import math
 import random
@@ -19,9 +20,21 @@ from hypothesis import strategies as st
 
 from mlops_pkg.bundle.predictor import Answers
 from mlops_pkg.bundle.records import Reject, read_columns, read_records
+from mlops_pkg.bundle.signature import Field
 from mlops_pkg.serving.messages import ModelInfo, RefusedError, arrow_answers, json_answers, read_arrow, read_json
 from tests.conftest import ROOT
+from tests.names import NFC, NFD
 from tests.toy import RECORD, TOY
+
+
+def test_a_column_of_arrow_means_the_same_however_its_name_is_written() -> None:
+    signature = dataclasses.replace(TOY, fields=(Field(NFC, "number", nullable=True),))
+    table, sink = pa.table({NFD: [1.5]}), pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+
+    assert read_arrow(bytes(sink.getvalue()), 10, signature)[NFC].tolist() == [1.5]
+
 
 INFO = ModelInfo("toy", "0" * 12, "0" * 64)
 START = datetime(2013, 1, 1, 21)

@@ -224,6 +224,8 @@ def test_a_table_of_markdown_has_a_head_and_cells() -> None:
     assert [len(elements.of(tag)) for tag in ("th", "td", "tr")] == [2, 4, 3]
     assert "<td>x | y</td>" in table
     assert read_markdown("|") != ""
+    code = read_markdown("| `` a`b \\| c `` and `<i>` | `d` |\n| --- | --- |")
+    assert "<code>a`b | c</code> and <code>&lt;i&gt;</code></th>" in code
 
 
 def test_the_real_card_is_read_whole() -> None:
