@@ -118,7 +118,9 @@ clean:  ## remove what can be made again: .venv, artifacts, walks, reports
 	rm -rf $(VENV) artifacts research reports build dist *.egg-info .coverage .*_cache .hypothesis
 	git checkout --quiet -- artifacts 2>/dev/null || true
 
-$(DATA): $(READY) data.dvc $(wildcard data/. data/*)
+# A list of the files would break at a blank in one of their names.
+.PHONY: newer-data
+$(DATA): $(READY) data.dvc $(if $(shell find data -newer $(DATA) -print -quit 2>/dev/null),newer-data)
 	@python -m mlops_pkg data
 	@touch $@
 
