@@ -21,10 +21,6 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-<<<<<<< ours
-from mlops_pkg.bundle.file_format import DAMAGED, ArchiveError, decompress, number_pattern, read_times
-from mlops_pkg.core.params import Column, Data, FileFormat, Target, UserError, nearest
-=======
 from mlops_pkg.bundle.file_format import (
     DAMAGED,
     ArchiveError,
@@ -34,8 +30,7 @@ from mlops_pkg.bundle.file_format import (
     number_pattern,
     read_times,
 )
-from mlops_pkg.core.params import Column, Data, FileFormat, UserError, nearest
->>>>>>> theirs
+from .params import Column, Data, FileFormat, Target, UserError, nearest
 
 # %% ../../nbs/core/04_tables.ipynb #name-text
 TEXT, NUMBER, TIME = "str", "float64", "datetime64[us]"
