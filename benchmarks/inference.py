@@ -136,7 +136,7 @@ def main() -> None:
     parts = [read_table(workspace.input("ingest", f"{name}.parquet")) for name in ("test", "live")]
     rows = pd.concat(parts, ignore_index=True)[list(inputs)].head(ROWS)
     model_file = workspace.input("train", "model.skops")
-    model, predictor = read_model(model_file), Predictor.load(bundle)
+    model, predictor = read_model(model_file, params), Predictor.load(bundle)
     session = open_session((bundle / "model.onnx").read_bytes())
     one, fed = rows.iloc[[0]], feeds(rows.iloc[[0]], inputs)
     record = {name: None if pd.isna(value) else value for name, value in one.iloc[0].items()}

@@ -265,7 +265,7 @@ def research(stages: tuple[str, ...], jobs: int, overrides: dict[str, Any]) -> N
     Examples:
       mlops_pkg research
       mlops_pkg research train evaluate -j 2
-      mlops_pkg research train --set train.max_iter=50
+      mlops_pkg research train --set train.options.max_iter=50
 
     """
     from mlops_pkg.project.research import research as walk_stages
@@ -645,7 +645,7 @@ def lineage(thing: str | None, form: str | None, cells: bool) -> None:
     Examples:
       mlops_pkg lineage
       mlops_pkg lineage artifacts/train/model.skops
-      mlops_pkg lineage params.yaml:train.learning_rate
+      mlops_pkg lineage params.yaml:train.options.learning_rate
       mlops_pkg lineage nbs/pipeline/22_train.ipynb --mermaid
 
     """

@@ -24,7 +24,7 @@ TASK = {"task": "classification", "data": {"target": {"name": "late", "positive_
 # What keeps a run on six thousand flights quick; everything else is as in params.yaml.
 QUICK = {
     **TASK,
-    "train": {"max_iter": 20},
+    "train": {"options": {"max_iter": 20}},
     "evaluate": {"bootstrap": 20, "importance_rows": 200, "importance_repeats": 1, "min_slice_rows": 100},
 }
 

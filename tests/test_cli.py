@@ -98,9 +98,9 @@ def test_wrong_usage_ends_with_2_and_a_hint(line: str, hint: str) -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("research train --set train.max_itr=50", "did you mean 'max_iter'?"),
-        ("research train --set train.max_iter='50'", "integer"),
-        ("research train --set train.learning_rate=7.0", "less than or equal to 1"),
+        ("research train --set evaluate.bootstrp=50", "did you mean 'bootstrap'?"),
+        ("research train --set evaluate.bootstrap='50'", "integer"),
+        ("research train --set evaluate.confidence=7.0", "less than 1"),
     ],
 )
 def test_mistake_of_the_user_is_one_line_and_ends_with_1(
@@ -222,10 +222,10 @@ def test_research_hands_over_what_it_was_given(monkeypatch: pytest.MonkeyPatch) 
     handed: list[object] = []
     monkeypatch.setattr("mlops_pkg.project.research.research", lambda *given: handed.extend(given))
 
-    result = run("research", "train", "-j", "2", "--set", "train.max_iter=50")
+    result = run("research", "train", "-j", "2", "--set", "train.options.max_iter=50")
 
     assert result.exit_code == 0
-    assert handed == [("train",), 2, {"train": {"max_iter": 50}}]
+    assert handed == [("train",), 2, {"train": {"options": {"max_iter": 50}}}]
     assert "parity will be red" in result.output
 
 

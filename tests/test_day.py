@@ -140,12 +140,12 @@ def test_an_unknown_stage_or_command_is_wrong_usage(project: Path, line: str, to
     assert contents(project) == before
 
 
-@pytest.mark.parametrize("line", ["research train --set train.max_itr=5", "stage train", "research train", "sync"])
+@pytest.mark.parametrize("line", ["research train --set evaluate.bootstrp=50", "stage train", "research train", "sync"])
 def test_an_unknown_parameter_is_named_with_the_nearest(made: Path, line: str) -> None:
-    told = "params.yaml: train.max_itr: unknown key; did you mean 'max_iter'?"
+    told = "params.yaml: evaluate.bootstrp: unknown key; did you mean 'bootstrap'?"
     if "--set" not in line:
         params = made / "params.yaml"
-        params.write_text(params.read_text().replace("max_iter:", "max_itr:"))
+        params.write_text(params.read_text().replace("bootstrap:", "bootstrp:"))
 
     if line == "sync":
         assert told in command(made, line).stdout
@@ -250,12 +250,12 @@ def values(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("more", [(), ("train.max_iter=50",)], ids=["one experiment", "another on top of it"])
+@pytest.mark.parametrize("more", [(), ("train.options.max_iter=50",)], ids=["one experiment", "another on top of it"])
 def test_after_an_experiment_params_yaml_differs_in_the_values_alone(values: Path, more: tuple[str, ...]) -> None:
     from dvc.utils.hydra import apply_overrides
 
     before = (values / "params.yaml").read_text()
-    by_dvc(values, "train.learning_rate=0.1")
+    by_dvc(values, "train.options.learning_rate=0.1")
     for pair in more:
         apply_overrides(values / "params.yaml", [pair])
 
@@ -264,12 +264,12 @@ def test_after_an_experiment_params_yaml_differs_in_the_values_alone(values: Pat
     assert done.stdout.startswith("params.yaml: `dvc exp` had written it in another format"), done.stderr
     after = (values / "params.yaml").read_text()
     lines = [line for line in difflib.ndiff(before.splitlines(), after.splitlines()) if line[0] == "+"]
-    assert lines == ["+   learning_rate: 0.1", *("+   max_iter: 50" for _ in more)]
+    assert lines == ["+     learning_rate: 0.1", *("+     max_iter: 50" for _ in more)]
     assert command(values, "mend").stdout == ""
 
 
 def test_a_params_yaml_that_was_edited_after_the_experiment_is_left_alone(values: Path) -> None:
-    edited = by_dvc(values, "train.learning_rate=0.1") + "# a note of mine\n"
+    edited = by_dvc(values, "train.options.learning_rate=0.1") + "# a note of mine\n"
     (values / "params.yaml").write_text(edited)
 
     assert command(values, "mend").stdout == ""

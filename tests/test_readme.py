@@ -124,7 +124,7 @@ def test_its_costs_are_the_measured_ones() -> None:
 
 def test_the_message_it_quotes_is_the_message() -> None:
     with pytest.raises(UserError) as raised:
-        load_params(ROOT / "params.yaml", {"train": {"max_itr": 50}})
+        load_params(ROOT / "params.yaml", {"evaluate": {"bootstrp": 50}})
 
     assert str(raised.value) in README
 

@@ -536,11 +536,13 @@ def _last_sections(proposal: Proposal) -> dict[str, dict[str, Any]]:
     return {
         "train": {
             "estimator": "hist_gradient_boosting",
-            "learning_rate": 0.05,
-            "max_iter": 100 if rows < 20_000 else 300,
-            "max_leaf_nodes": 8 if rows < 2000 else 31,
-            "min_samples_leaf": max(5, min(200, rows // 500)),
-            "l2_regularization": 0.0,
+            "options": {
+                "learning_rate": 0.05,
+                "max_iter": 100 if rows < 20_000 else 300,
+                "max_leaf_nodes": 8 if rows < 2000 else 31,
+                "min_samples_leaf": max(5, min(200, rows // 500)),
+                "l2_regularization": 0.0,
+            },
             "linear_alpha": 1.0,
         },
         "evaluate": {

@@ -6,12 +6,10 @@
 __all__ = ['MODULES', 'make_transformer', 'fit_features', 'transform', 'write_features']
 
 # %% ../../nbs/modelling/22_features.ipynb #imports
-import inspect
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from typing import Any
 
 import pandas as pd
@@ -20,6 +18,7 @@ from sklearn.pipeline import Pipeline
 
 from ..core.params import Data, UserError, nearest
 from ..core.workspace import Workspace, write_bytes, write_json, write_table
+from .classes import check_options, import_class
 from .sections import FeatureSteps, Step
 from ..portable.persistence import TRANSFORMERS, dump_model
 
@@ -29,16 +28,15 @@ MODULES = {path.rpartition(".")[2]: path.rpartition(".")[0] for path in TRANSFOR
 # %% ../../nbs/modelling/22_features.ipynb #make-transformer
 def make_transformer(step: Step, place: str) -> TransformerMixin:
     """Return the transformer that a step describes; raise `UserError` at `place` for an unknown name, key or value."""
-    if step.use not in MODULES:
+    is_own = "." in step.use
+    if step.use not in MODULES and not is_own:
         raise UserError(f"params.yaml: {place}.use = '{step.use}': no such transformer; {nearest(step.use, MODULES)}")
-    kind = getattr(import_module(MODULES[step.use]), step.use)
+    path = step.use if is_own else f"{MODULES[step.use]}.{step.use}"
+    kind = import_class(path, ["fit", "transform"], f"{place}.use = {step.use}")
     options = dict(step.options)
     if step.variables is not None:
         options["features_to_drop" if step.use == "DropFeatures" else "variables"] = list(step.variables)
-    valid = [name for name in inspect.signature(kind.__init__).parameters if name != "self"]
-    for key in options:
-        if key not in valid:
-            raise UserError(f"params.yaml: {place}.{key}: {step.use} has no such option; {nearest(key, valid)}")
+    check_options(kind, options, place)
     try:
         return kind(**options)
     except (TypeError, ValueError) as error:
@@ -71,8 +69,9 @@ def fit_features(
         transformer, before = make_transformer(step, place), list(X.columns)
         with _step_errors(f"{place} ({step.use})", before):
             X = transformer.fit_transform(X, y)
-        repeats[step.use] += 1
-        name = step.use if repeats[step.use] == 1 else f"{step.use}_{repeats[step.use]}"
+        kind = type(transformer).__name__
+        repeats[kind] += 1
+        name = kind if repeats[kind] == 1 else f"{kind}_{repeats[kind]}"
         steps.append((name, transformer))
         gained = [column for column in X.columns if column not in before]
         lost = [column for column in before if column not in X.columns]

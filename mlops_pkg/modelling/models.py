@@ -15,7 +15,8 @@ import pandas as pd
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import Pipeline
 
-from ..core.params import Data, Target, UserError
+from ..core.params import BaseParams, Data, Target, UserError
+from .classes import own_classes
 from ..portable.persistence import load_model
 
 # %% ../../nbs/modelling/21_models.ipynb #features-and-target
@@ -74,10 +75,21 @@ def predict(model: Pipeline, X: pd.DataFrame, task: str) -> np.ndarray:
     return np.round(np.asarray(prediction, dtype=np.float64), 9)
 
 # %% ../../nbs/modelling/21_models.ipynb #read-model
-def read_model(path: Path) -> Pipeline:
-    """Return the model in a .skops file of a stage; raise `UserError` for a damaged one."""
+def read_model(path: Path, params: BaseParams | None = None) -> Pipeline:
+    """Return the model in a .skops file of a stage; raise `UserError` for a damaged one, or for a type not trusted.
+
+    With `params`, the classes that they name by their import path are trusted too.
+    """
+    from skops.io.exceptions import UntrustedTypesFoundException
+
+    place = f"{path.parent.name}/{path.name}"
     try:
-        return load_model(path)
+        try:
+            return load_model(path)
+        except UntrustedTypesFoundException:
+            return load_model(path, own_classes(params) if params else ())
+    except UntrustedTypesFoundException as error:
+        raise UserError(f"{place}: it holds types that params.yaml does not name: {error}") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError) as error:
         fix = f"make it anew with `dvc repro --force {path.parent.name}`"
-        raise UserError(f"{path.parent.name}/{path.name}: damaged ({error}); {fix}") from None
+        raise UserError(f"{place}: damaged ({error}); {fix}") from None

@@ -21,7 +21,7 @@ def run(params: Params, workspace: Workspace) -> None:
     for name, frame in rows.items():
         check_target(frame[target.name], params.task, target, name)
     files = {"model": "model.skops", "linear": "baseline.skops"}
-    models = {name: read_model(workspace.input("train", file)) for name, file in files.items()}
+    models = {name: read_model(workspace.input("train", file), params) for name, file in files.items()}
     predictions = {name: predict_all(models, frame, prior, params) for name, frame in rows.items()}
     y, threshold = rows["validation"][target.name].to_numpy(), None
     if len(params.labels) == 2:

@@ -41,7 +41,7 @@ def run(params: Params, workspace: Workspace) -> None:
     slices, classes = (pd.read_csv(workspace.input("evaluate", f"{name}.csv")) for name in ("slices", "classes"))
     metrics = read_json(workspace.input("evaluate", "comparison.json"))
     counts = read_json(workspace.input("ingest", "rows.json"))
-    model = read_model(workspace.input("train", "model.skops"))
+    model = read_model(workspace.input("train", "model.skops"), params)
     graph = make_graph(model, params)
     agreements = compare_graph(model, graph, {"test": test, "live": live}, params)
     for name, found in agreements.items():

@@ -30,6 +30,6 @@ def run(params: Params, workspace: Workspace) -> None:
     if warning := worse_than_baseline(scores):
         print(f"  {warning}")
     curve = loss_curve(models["model"], *validation, params.task)
-    features = read_model(workspace.input("features", "features.skops")).steps
+    features = read_model(workspace.input("features", "features.skops"), params).steps
     whole = {name: Pipeline(features + model.steps) for name, model in models.items()}
     write_models(workspace, "train", whole, scores, curve)

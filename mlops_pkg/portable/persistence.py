@@ -11,7 +11,7 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -202,12 +202,15 @@ def _check_trees(model: Any) -> None:
             raise ValueError("a tree in it has nodes or features that do not exist")
 
 # %% ../../nbs/portable/15_persistence.ipynb #load-model
-def load_model(source: Path | bytes) -> Any:
-    """Return the model in a file or its content; raise `UntrustedTypesFoundException` for a type not in TRUSTED."""
+def load_model(source: Path | bytes, own: Iterable[type[Any]] = ()) -> Any:
+    """Return the model in a file or its content; `own` are the classes of the project that may be loaded.
+
+    Raises `UntrustedTypesFoundException` for another type that is not in TRUSTED.
+    """
     import skops.io
 
     content = source.read_bytes() if isinstance(source, Path) else source
-    model = skops.io.loads(content, trusted=list(TRUSTED))
+    model = skops.io.loads(content, trusted=[*TRUSTED, *(f"{kind.__module__}.{kind.__qualname__}" for kind in own)])
     _check_trees(model)
     for step in _steps(model):
         if getattr(step, "_Booster", None) is not None:

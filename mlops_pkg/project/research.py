@@ -33,14 +33,14 @@ from ..report.terminal import last_line, paint
 
 # %% ../../nbs/project/32_research.ipynb #parse-overrides
 def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
-    """Return pairs like "train.max_iter=50", whose values are YAML, as a mapping that is nested like params.yaml."""
+    """Return pairs like "train.options.max_iter=50", with values in YAML, as a mapping nested like params.yaml."""
     import yaml
 
     overrides: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not key.strip() or not equals:
-            raise UserError(f"--set {pair}: expected key=value, e.g. train.max_iter=50")
+            raise UserError(f"--set {pair}: expected key=value, e.g. train.options.max_iter=50")
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError:

@@ -38,7 +38,7 @@ from ..bundle.file_format import FileFormat
 from ..bundle.manifest import MODEL, BundleError, read_bundle
 from ..bundle.records import RecordsError
 from ..bundle.signature import label_text
-from ..core.params import UserError, load_data
+from ..core.params import UserError, load_data, load_params
 from ..core.workspace import Workspace, read_table
 from ..modelling.models import read_model
 from ..portable.export import compare, feeds, graph_scores, pipeline_scores, tolerance
@@ -357,13 +357,13 @@ def read_subject(root: Path) -> Subject | None:
 
 def predict_reference(workspace: Workspace, subject: Subject) -> Reference:
     """Return every row with the prediction of the fitted pipeline."""
-    data = load_data(workspace.params)
-    inputs, labels = data.kinds, data.target.labels or ()
+    params = load_params(workspace.params)
+    inputs = params.data.kinds
     parts = {path.stem: read_table(_input(path, workspace)) for path in subject.rows}
     rows = pd.concat(parts).droplevel(1).rename_axis("split")[["line", *inputs]]
-    model = read_model(_input(subject.model, workspace))
+    model = read_model(_input(subject.model, workspace), params)
     margin, answer = pipeline_scores(model, rows[list(inputs)])
-    return Reference(rows, inputs, margin, answer, tolerance(model), labels)
+    return Reference(rows, inputs, margin, answer, tolerance(model), params.labels)
 
 
 def _input(path: Path, workspace: Workspace) -> Path:

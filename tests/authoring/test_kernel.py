@@ -13,7 +13,9 @@ from tests.conftest import ROOT
 
 FIND = "from mlops_pkg.core.workspace import Workspace\nworkspace = Workspace.find()"
 MISSING = 'workspace.input("train", "model.skops")'
-MISSPELT = 'from mlops_pkg.core.params import load_params\nload_params(workspace.params, {"train": {"max_itr": 5}})'
+MISSPELT = (
+    'from mlops_pkg.core.params import load_params\nload_params(workspace.params, {"evaluate": {"bootstrp": 50}})'
+)
 
 
 def shown(folder: Path, *cells: str) -> list[Any]:
@@ -43,7 +45,7 @@ def test_a_mistake_is_one_line_under_the_cell_and_a_bug_keeps_its_traceback(else
     assert missing == [
         "artifacts/train/model.skops: missing; get it with `dvc pull`, or make it with `dvc repro train`"
     ]
-    assert misspelt == ["params.yaml: train.max_itr: unknown key; did you mean 'max_iter'?"]
+    assert misspelt == ["params.yaml: evaluate.bootstrp: unknown key; did you mean 'bootstrap'?"]
     assert "ZeroDivisionError" in "".join(bug)
 
 

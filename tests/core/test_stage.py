@@ -82,14 +82,14 @@ def test_no_arguments_is_wrong_usage(project: Path) -> None:
 @pytest.mark.parametrize(
     ("written", "line"),
     [
-        ("max_itr: 20", "params.yaml: train.max_itr: unknown key; did you mean 'max_iter'?"),
-        ("max_iter: '20'", 'params.yaml: train.max_iter = "20": input should be a valid integer'),
-        ("max_iter: 0", "params.yaml: train.max_iter = 0: input should be greater than or equal to 1"),
+        ("bootstrp: 20", "params.yaml: evaluate.bootstrp: unknown key; did you mean 'bootstrap'?"),
+        ("bootstrap: '20'", 'params.yaml: evaluate.bootstrap = "20": input should be a valid integer'),
+        ("bootstrap: 0", "params.yaml: evaluate.bootstrap = 0: input should be greater than or equal to 20"),
     ],
 )
 def test_a_mistake_in_params_is_one_line_and_nothing_is_written(project: Path, written: str, line: str) -> None:
     params = project / "params.yaml"
-    params.write_text(params.read_text().replace("max_iter: 20", written))
+    params.write_text(params.read_text().replace("bootstrap: 20", written))
 
     done = run_command(project, "ingest")
 

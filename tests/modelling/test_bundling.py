@@ -132,7 +132,7 @@ def edit_params(root: Path, overrides: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("overrides", "section"),
     [
-        ({"train": {"max_iter": 21}}, "train"),
+        ({"train": {"options": {"max_iter": 21}}}, "train"),
         ({"seed": 1}, "seed"),
         ({"ingest": {"max_reject_share": 0.02}}, "ingest"),
         ({"data": {"target": {"positive_above": 20}}}, "data"),
@@ -262,7 +262,7 @@ def test_a_step_that_no_graph_can_express_is_named(copy_of_built: Path) -> None:
 
 
 def test_a_linear_model_is_packed_too(copy_of_built: Path) -> None:
-    edit_params(copy_of_built, {"train": {"estimator": "linear"}})
+    edit_params(copy_of_built, {"train": {"estimator": "linear", "options": None}})
     for stage in ("train", "evaluate", "package"):
         run_stage(stage, Workspace(copy_of_built))
 

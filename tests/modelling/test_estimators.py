@@ -34,7 +34,7 @@ def fit(name: str, params: Params, X: pd.DataFrame, y: pd.Series) -> Any:
 
 def load(**overrides: Any) -> Params:
     """Return the project's own params with few trees, for few rows."""
-    few = {**TASK, "train": {"max_iter": 5, "min_samples_leaf": 10}}
+    few = {**TASK, "train": {"options": {"max_iter": 5, "min_samples_leaf": 10}}}
     if overrides.get("task") == "regression":
         overrides = {"data": {"target": {"positive_above": None}}, **overrides}
     return load_params(ROOT / "params.yaml", merge(few, overrides))
@@ -201,9 +201,11 @@ def test_every_setting_of_the_boosting_counts(setting: str, value: float) -> Non
     X, y = make_rows()
 
     plain = models.predict(fit("hist_gradient_boosting", load(), X, y), X, "classification")
-    other = models.predict(fit("hist_gradient_boosting", load(train={setting: value}), X, y), X, "classification")
+    other = models.predict(
+        fit("hist_gradient_boosting", load(train={"options": {setting: value}}), X, y), X, "classification"
+    )
 
-    assert (plain != other).any(), f"train.{setting} is read by nobody"
+    assert (plain != other).any(), f"train.options.{setting} is read by nobody"
 
 
 @pytest.mark.parametrize("task", ["classification", "regression"])
@@ -236,7 +238,7 @@ def test_figures_are_those_of_scikit_learn() -> None:
 @pytest.mark.parametrize("task", ["classification", "regression"])
 def test_the_loss_of_the_last_iteration_is_that_of_the_model(task: str) -> None:
     X, y = make_rows()
-    params = load(task=task, train={"max_iter": 30})
+    params = load(task=task, train={"options": {"max_iter": 30}})
     model = fit("hist_gradient_boosting", params, X, y)
 
     curve = estimators.loss_curve(model, X, y, task)
@@ -250,7 +252,7 @@ def test_the_loss_of_the_last_iteration_is_that_of_the_model(task: str) -> None:
 @pytest.mark.parametrize(("max_iter", "expected"), [(7, [7]), (25, [10, 20, 25])])
 def test_the_last_iteration_is_always_shown(max_iter: int, expected: list[int]) -> None:
     X, y = make_rows()
-    model = fit("hist_gradient_boosting", load(train={"max_iter": max_iter}), X, y)
+    model = fit("hist_gradient_boosting", load(train={"options": {"max_iter": max_iter}}), X, y)
 
     assert estimators.loss_curve(model, X, y, "classification")["iteration"].tolist() == expected
 
@@ -326,7 +328,7 @@ def test_neither_threads_nor_hash_seed_nor_place_change_the_model(built: Path, t
 
 
 def test_the_linear_estimator_can_be_chosen(copy_of_built: Path) -> None:
-    write_params(copy_of_built, {"train": {"estimator": "linear"}})
+    write_params(copy_of_built, {"train": {"estimator": "linear", "options": None}})
 
     run_stage("train", Workspace(copy_of_built))
 

@@ -45,7 +45,7 @@ class Toy:
         (root / "data").mkdir()
         (root / "data" / "rows.csv").write_text("distance\n1400\n544\n", encoding="utf-8")
         self.deps = [*(f"mlops_pkg/{name}.py" for name in MODULES), "mlops_pkg/pipeline/train.py", "data"]
-        self.params: list[str | dict[str, list[str]]] = ["seed", "train.max_iter"]
+        self.params: list[str | dict[str, list[str]]] = ["seed", "evaluate.bootstrap"]
         self.outs = ["artifacts/train/rates.json"]
 
     def record(self, body: str) -> None:
@@ -91,7 +91,7 @@ def toy(tmp_path: Path) -> Toy:
 
 
 def test_a_sound_stage_is_green_and_the_project_is_left_alone(toy: Toy) -> None:
-    toy.record("value = len((workspace.data / 'rows.csv').read_text().splitlines()) * params.train.max_iter")
+    toy.record("value = len((workspace.data / 'rows.csv').read_text().splitlines()) * params.evaluate.bootstrap")
     before = {path: path.read_bytes() for path in toy.root.rglob("*") if path.is_file()}
 
     assert toy.found() == []
@@ -126,12 +126,12 @@ FAULTS = {
         ("artifacts/features/rows.txt: missing",),
     ),
     "a param that is not declared": (
-        "value = params.evaluate.bootstrap",
-        ("params.yaml: evaluate: not declared; add `evaluate`",),
+        "value = params.train.estimator",
+        ("params.yaml: train: not declared; add `train`",),
     ),
     "a param beside a declared one": (
-        "value = params.train.learning_rate",
-        ("params.yaml: train.learning_rate: not declared",),
+        "value = params.evaluate.confidence",
+        ("params.yaml: evaluate.confidence: not declared",),
     ),
     "the date in an output": (
         "import datetime\nvalue = datetime.date.today().isoformat()",
@@ -405,10 +405,10 @@ def test_a_file_of_params_that_is_declared_whole_is_there_whole(tmp_path: Path) 
 
 def test_declared_keys_are_validated_as_ever(tmp_path: Path) -> None:
     values = yaml.safe_load((ROOT / "params.yaml").read_text())
-    values["train"]["max_iter"] = 0
-    (tmp_path / "params.yaml").write_bytes(params_text(withhold(values, ["seed", "train.max_iter"])))
+    values["train"]["linear_alpha"] = 0.0
+    (tmp_path / "params.yaml").write_bytes(params_text(withhold(values, ["seed", "train.linear_alpha"])))
 
-    with pytest.raises(UserError, match=r"params.yaml: train.max_iter = 0"):
+    with pytest.raises(UserError, match=r"params.yaml: train.linear_alpha = 0"):
         load_params(tmp_path / "params.yaml", model=Params)
 
 
@@ -426,8 +426,8 @@ def test_a_library_that_is_loaded_and_not_declared_is_red(toy: Toy) -> None:
 def test_declared_by_itself_names_what_to_add_and_what_to_drop(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
     (toy.root / "mlops_pkg" / "core" / "helper.py").write_text("RATE = 0.1")
     (toy.root / "environment.json").write_text('{"scipy": "1"}')
-    toy.record("from mlops_pkg.core.helper import RATE\nvalue = RATE * params.train.learning_rate")
-    toy.params += ["evaluate", {"environment.json": ["scipy"]}]
+    toy.record("from mlops_pkg.core.helper import RATE\nvalue = RATE * params.evaluate.confidence")
+    toy.params += ["package", {"environment.json": ["scipy"]}]
     toy.lock()
 
     assert not check_declared(["train"], Workspace(toy.root))
@@ -435,9 +435,9 @@ def test_declared_by_itself_names_what_to_add_and_what_to_drop(toy: Toy, capsys:
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()[1:]]
     assert lines == [
         "+ deps: mlops_pkg/core/helper.py",
-        "+ params: train.learning_rate",
-        "- params: train.max_iter",
-        "- params: evaluate",
+        "+ params: evaluate.confidence",
+        "- params: evaluate.bootstrap",
+        "- params: package",
         "- params: environment.json: scipy",
     ]
 

@@ -51,9 +51,9 @@ def test_equal_walks_give_equal_bytes_and_no_path_or_time(toy: Path) -> None:
 @pytest.mark.parametrize(
     ("pair", "words"),
     [
-        ("train.max_itr=50", ("train.max_itr", "did you mean 'max_iter'?")),
-        ("train.max_iter='50'", ("train.max_iter", '"50"', "integer")),
-        ("train.learning_rate=7.0", ("train.learning_rate", "7.0", "less than or equal to 1")),
+        ("evaluate.bootstrp=50", ("evaluate.bootstrp", "did you mean 'bootstrap'?")),
+        ("evaluate.bootstrap='50'", ("evaluate.bootstrap", '"50"', "integer")),
+        ("evaluate.confidence=7.0", ("evaluate.confidence", "7.0", "less than 1")),
     ],
 )
 def test_mistaken_parameter_is_one_line_and_nothing_is_written(toy: Path, pair: str, words: tuple[str, ...]) -> None:

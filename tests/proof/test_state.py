@@ -76,7 +76,10 @@ MODULE = "mlops_pkg/modelling/estimators.py"
     [
         (nothing, []),
         (another_notebook, ["not what it was when it was walked: nbs/pipeline/22_train.ipynb"]),
-        (another_param, ["production: train.max_iter was", "not what it was when it was walked: params.yaml: train"]),
+        (
+            another_param,
+            ["production: train.options.max_iter was", "not what it was when it was walked: params.yaml: train"],
+        ),
         (another_module, [f"production: {MODULE} has changed", f"not what it was when it was walked: {MODULE}"]),
         (a_failed_walk, ["its last walk failed, and what is in research/ is of one before"]),
         (a_walk_without_a_record, ["does not say what it was made from; run `mlops_pkg research train`"]),

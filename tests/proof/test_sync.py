@@ -173,7 +173,7 @@ def test_stored_output_that_is_small_and_placeless_is_fine(output: dict[str, obj
         ("dvc.yaml", '"notebook-ingest"', '"notebook-ingst"', "there is no stage notebook-ingest"),
         ("dvc.yaml", '"notebook-ingest"', '"notebook@ingest"', "there is no stage notebook-ingest"),
         ("params.yaml", "\ntrain:", "\ntrian:", "params.yaml: there is no section train"),
-        ("params.yaml", "\n  max_iter: ", "\n  max_iter: many  # ", "params: params.yaml: train.max_iter"),
+        ("params.yaml", "\n  linear_alpha: ", "\n  linear_alpha: many  # ", "params: params.yaml: train.linear_alpha"),
     ],
 )
 def test_stage_that_is_missing_somewhere_is_red(toy: Path, file: str, old: str, new: str, word: str) -> None:

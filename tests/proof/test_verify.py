@@ -313,7 +313,7 @@ def test_a_module_that_was_edited_by_hand_is_red_with_its_line(clone: Path) -> N
 
 def test_an_edited_value_is_told_once_with_both_values(clone: Path) -> None:
     params = yaml.safe_load((clone / "params.yaml").read_text())
-    rate = params["train"]["learning_rate"]
+    rate = params["train"]["options"]["learning_rate"]
     replace(clone / "params.yaml", f"learning_rate: {rate}", "learning_rate: 0.75")
     replace(clone / "params.yaml", f"seed: {params['seed']}", "seed: 5")
 
@@ -323,7 +323,7 @@ def test_an_edited_value_is_told_once_with_both_values(clone: Path) -> None:
         "lock": (
             f"ingest, features, train and 7 more: seed was {params['seed']} when they ran, "
             "params.yaml says 5; run `dvc repro`",
-            f"train, notebook-train: train.learning_rate was {rate} when they ran, "
+            f"train, notebook-train: train.options.learning_rate was {rate} when they ran, "
             "params.yaml says 0.75; run `dvc repro`",
         )
     }

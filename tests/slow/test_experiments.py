@@ -14,7 +14,7 @@ from tests.slow.kills import commit
 
 pytestmark = pytest.mark.slow
 
-VALUE = "train.learning_rate=0.1"
+VALUE = "train.options.learning_rate=0.1"
 METRICS = "artifacts/evaluate/metrics.json"
 
 
@@ -72,7 +72,7 @@ def test_one_value_changes_one_line_and_runs_what_depends_on_it(project: Project
     assert ran == ["train", "evaluate"]
     project.run("python", "-m", "mlops_pkg", "mend")
     changed = project.run("git", "diff", "--unified=0", "params.yaml").stdout.splitlines()[5:]
-    assert changed == ["-  learning_rate: 0.05", "+  learning_rate: 0.1"]
+    assert changed == ["-    learning_rate: 0.05", "+    learning_rate: 0.1"]
     assert metrics(project)["test"] != before["test"]
     assert project.run("git", "status", "--porcelain").stdout.split() == [
         *("M", METRICS, "M", "dvc.lock", "M", "params.yaml")
@@ -94,7 +94,9 @@ def test_a_walk_with_the_same_value_gives_the_same_bytes(project: Project) -> No
 
 def test_a_grid_runs_in_the_queue_with_the_code_of_its_own_folder(project: Project) -> None:
     before = project.run("git", "status", "--porcelain").stdout
-    queued = project.run("dvc", "exp", "run", "--queue", "-S", "train.max_iter=range(5,15,5)", "evaluate").stdout
+    queued = project.run(
+        "dvc", "exp", "run", "--queue", "-S", "train.options.max_iter=range(5,15,5)", "evaluate"
+    ).stdout
     names = [line.split("'")[1] for line in queued.splitlines() if line.startswith("Queued experiment")]
     assert len(names) == 2
 
@@ -104,7 +106,7 @@ def test_a_grid_runs_in_the_queue_with_the_code_of_its_own_folder(project: Proje
         assert time.monotonic() < deadline, status
 
     rows = shown(project)
-    assert sorted(rows[name]["train.max_iter"] for name in names) == ["10", "5"]
+    assert sorted(rows[name]["train.options.max_iter"] for name in names) == ["10", "5"]
     assert len({rows[name]["model.roc_auc"] for name in names}) == 2
     for name in names:
         log = project.run("dvc", "queue", "logs", name).stdout
@@ -119,9 +121,11 @@ def test_experiments_are_listed_compared_and_kept(project: Project) -> None:
 
     assert {"main", "one"} < rows.keys()
     values = {name for name in rows["one"] if name.startswith(("train.", "data.", "evaluate.", "features."))}
-    assert "train.learning_rate" in values
-    assert values <= {"train.learning_rate", "train.max_iter"}, "values that are the same everywhere are listed"
-    assert compared["params"]["params.yaml"] == {"train.learning_rate": {"old": 0.05, "new": 0.1, "diff": 0.05}}
+    assert "train.options.learning_rate" in values
+    assert values <= {"train.options.learning_rate", "train.options.max_iter"}, (
+        "values that are the same everywhere are listed"
+    )
+    assert compared["params"]["params.yaml"] == {"train.options.learning_rate": {"old": 0.05, "new": 0.1, "diff": 0.05}}
     assert metrics(project, "faster")["test"]["roc_auc"] == compared["metrics"][METRICS]["test.roc_auc"]["new"]
 
 

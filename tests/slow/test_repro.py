@@ -142,7 +142,8 @@ def test_a_mistake_in_params_stops_dvc_with_one_line(reproduced: Project) -> Non
     params.write_text(good)
 
     assert done.returncode != 0
-    assert "params.yaml: train.max_leaf_node: unknown key; did you mean 'max_leaf_nodes'?" in done.stderr
+    where = "params.yaml: train.options.max_leaf_node: HistGradientBoostingClassifier has no such option"
+    assert f"{where}; did you mean 'max_leaf_nodes'?" in done.stderr
     assert "Traceback" not in done.stderr
     assert reproduced.repro("package") == set(), "the former output is back without a run"
     assert reproduced.digests() == before
