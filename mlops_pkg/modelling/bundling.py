@@ -26,6 +26,7 @@ from ..core.environment import LOCK
 from ..core.params import BaseParams, Section, UserError, package_name
 from ..core.workspace import Workspace, digest, write_bytes, write_json
 from .card import Evaluated
+from .classes import own_paths
 from .sections import BundleSettings
 from ..portable.export import Agreement, agreement, export, fuzz_records, threshold_agreement
 from ..portable.graph import UnsupportedError, open_session
@@ -147,7 +148,8 @@ def make_lineage(workspace: Workspace, params: BaseParams, inputs: dict[str, tup
     """
     root, package = workspace.root, package_name(workspace.root)
     folders = [root / package / "pipeline", *(root / "mlops_pkg" / name for name in LIBRARY)]
-    modules = sorted(path for folder in folders for path in folder.glob("*.py"))
+    own = {root / f"{path.rpartition('.')[0].replace('.', '/')}.py" for path in own_paths(params).values()}
+    modules = sorted({path for folder in folders for path in folder.glob("*.py")} | set(filter(Path.is_file, own)))
     files = [(stage, name) for stage, names in inputs.items() for name in names]
     return {
         "data": folder_digest(listing(workspace.data)),

@@ -268,11 +268,26 @@ def check_stages(root: Path) -> Check:
         "stages", f"{len(listed_stages(root))} stages are everywhere they must be", tuple(collect_findings(findings))
     )
 
+# %% ../../nbs/proof/30_sync.ipynb #check-params
+def _make_classes(section: Any, params: Any) -> None:
+    """Make the transformers or the estimator of a section; raise `UserError` where a class or an option is missing."""
+    from mlops_pkg.modelling.estimators import make_estimator
+    from mlops_pkg.modelling.features import make_transformer
+    from mlops_pkg.modelling.sections import EstimatorSettings, FeatureSteps
+
+    if isinstance(section, FeatureSteps):
+        for number, step in enumerate(section.steps):
+            make_transformer(step, f"{section.dotted('steps')}[{number}]")
+    elif isinstance(section, EstimatorSettings):
+        make_estimator(section.estimator, params, section)
+
 
 def check_params(root: Path) -> Check:
-    """Check that params.yaml is valid."""
+    """Check that params.yaml is valid, and that the classes that it names exist and take the options that it gives."""
     try:
-        load_params(root / "params.yaml")
+        params = load_params(root / "params.yaml")
+        for name in type(params).model_fields:
+            _make_classes(getattr(params, name), params)
     except UserError as error:
         return Check("params", "", tuple(str(error).splitlines()))
     return Check("params", "params.yaml is valid")
