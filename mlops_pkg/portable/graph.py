@@ -215,7 +215,8 @@ def _find_emitter(g: Graph, kind: str) -> Emitter:
     library = kind.partition(".")[0]
     if kind not in EMITTERS:
         known = sorted(other.partition(".")[2] for other in EMITTERS if other.startswith(f"{library}."))
-        raise UnsupportedError(f"not supported; of {library}: {', '.join(known) or 'nothing'}")
+        fix = f"of {library}: {', '.join(known)}" if known else f'give it an emitter with @emits("{kind}")'
+        raise UnsupportedError(f"not supported; {fix}")
     if g.matrix is not None and library not in ESTIMATORS:
         fix = "wrap the scaler in SklearnTransformerWrapper"
         raise UnsupportedError(f"the columns have no names after a scaler of all; {fix}")

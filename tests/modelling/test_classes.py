@@ -1,187 +1,260 @@
-"""More than two classes, from the raw labels to every runtime: penguins by species."""
+"""Classes that params.yaml names by their import path: found, checked, trusted, and part of the graph."""
 
-import csv
-import json
 import shutil
-import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import pyarrow.parquet as pq
 import pytest
+import yaml
+from sklearn.ensemble import RandomForestClassifier
 
-from mlops_pkg.bundle.manifest import MANIFEST, SIGNATURE, BundleError, manifest_bytes
-from mlops_pkg.bundle.predictor import Predictor
-from mlops_pkg.core.params import load_params
+from mlops_pkg.core.params import load_params, merge, read_yaml
+from mlops_pkg.core.stage import run_stage
 from mlops_pkg.core.workspace import Workspace, read_json, read_table
+from mlops_pkg.modelling.classes import check_options, import_class, option_names, own_classes
 from mlops_pkg.modelling.models import predict, read_model
-from mlops_pkg.proof.runtimes import compare_runtimes, read_subject
-from mlops_pkg.scoring.files import score_file
-from mlops_pkg.serving.messages import ModelInfo, arrow_answers, json_answers
-from tests.authoring.test_proposal import lay_out_for
-from tests.conftest import ROOT, STAGES
+from mlops_pkg.portable.export import agreement
+from mlops_pkg.portable.graph import EMITTERS, open_session
+from mlops_pkg.portable.persistence import dump_model
+from tests.conftest import ROOT, STAGES, said_by
 
-SPECIES = ("Adelie", "Chinstrap", "Gentoo")
+OWN = '''
+"""What nbdev exports from a notebook of a project."""
 
-
-def run(root: Path, *stages: str) -> str:
-    """Run stages of a project in a process of their own, as DVC does, and return what they say if they fail."""
-    command = [sys.executable, "-m", "mlops_pkg.core.stage", *stages]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    assert done.returncode == bool(done.stderr), done.stdout + done.stderr
-    return done.stderr
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 
 
-@pytest.fixture(scope="module")
-def penguins(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a project that has run for the proposed params, with the species as the target."""
-    pytest.importorskip("nbdev")
-    folder = tmp_path_factory.mktemp("penguins") / "project"
-    root = lay_out_for(ROOT / "tests" / "authoring" / "penguins.csv", "species", folder)
-    assert not run(root, *STAGES)
-    return root
+class ClipToSeen(TransformerMixin, BaseEstimator):
+    """Clip columns to the range that they had in training."""
+
+    def __init__(self, variables):
+        self.variables = variables
+
+    def fit(self, X, y=None):
+        self.low_ = {name: float(X[name].min()) for name in self.variables}
+        self.high_ = {name: float(X[name].max()) for name in self.variables}
+        return self
+
+    def transform(self, X):
+        return X.assign(**{name: X[name].clip(self.low_[name], self.high_[name]) for name in self.variables})
+
+
+class Frequent(ClassifierMixin, BaseEstimator):
+    """Answer with the share of class 1, whatever the row."""
+
+    def __init__(self, smoothing=0.0):
+        self.smoothing = smoothing
+
+    def fit(self, X, y):
+        self.classes_ = np.array([0, 1])
+        self.share_ = float((y.sum() + self.smoothing) / (len(y) + 2 * self.smoothing))
+        return self
+
+    def predict_proba(self, X):
+        return np.full((len(X), 2), [1 - self.share_, self.share_])
+
+    def predict(self, X):
+        return (self.predict_proba(X)[:, 1] > 0.5).astype(int)
+
+
+class Undeclared(BaseEstimator):
+    """A class that params.yaml does not name."""
+'''
+EMITTER = """
+from mlops_pkg.portable.graph import emits, put, values_of
+
+
+@emits("shed.ClipToSeen")
+def emit_clip_to_seen(g, step):
+    for name in step.variables:
+        raised = g.op("Max", values_of(g, name), step.low_[name])
+        put(g, name, g.op("Min", raised, step.high_[name]))
+"""
+CLIP = {"use": "shed.own.ClipToSeen", "variables": ["distance"]}
 
 
 @pytest.fixture
-def copied(penguins: Path, tmp_path: Path) -> Path:
-    """Return a copy of the project that a test may change."""
-    return Path(shutil.copytree(penguins, tmp_path / "project"))
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The module of a package `shed`, with classes of its own."""
+    path = tmp_path / "copy" / "shed" / "own.py"
+    path.parent.mkdir(parents=True)
+    (path.parent / "__init__.py").touch()
+    path.write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path / "copy")
+    yield path
+    for name in [name for name in sys.modules if name.partition(".")[0] == "shed"]:
+        del sys.modules[name]
+    EMITTERS.pop("shed.ClipToSeen", None)
 
 
-def change_labels(root: Path, labels: list[str]) -> None:
-    """Write other labels into the signature of the bundle, and a manifest that fits."""
-    folder = root / "artifacts" / "package"
-    signature = read_json(folder / SIGNATURE)
-    (folder / SIGNATURE).write_text(json.dumps({**signature, "labels": labels}))
-    (folder / MANIFEST).unlink()
-    (folder / MANIFEST).write_bytes(manifest_bytes(folder))
+@pytest.fixture
+def shed(module: Path, built: Path) -> Path:
+    """A built project beside whose package lies `shed`."""
+    return Path(shutil.copytree(built, module.parents[1], dirs_exist_ok=True))
 
 
-def verdicts(root: Path) -> dict[str, str | None]:
-    """Return the difference of each runtime from the fitted pipeline, None if there is none."""
-    subject = read_subject(root)
-    assert subject is not None
-    return {one.runtime: one.difference for one in compare_runtimes(Workspace(root), subject)}
+def edit(root: Path, overrides: dict[str, Any]) -> None:
+    values = merge(read_yaml(root / "params.yaml"), overrides)
+    (root / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
 
 
-def test_the_model_knows_the_species(penguins: Path) -> None:
-    metrics = read_json(penguins / "artifacts" / "evaluate" / "comparison.json")
-    classes = pd.read_csv(penguins / "artifacts" / "evaluate" / "classes.csv")
-
-    assert metrics["threshold"] is None
-    assert metrics["test"]["model"]["balanced_accuracy"]["value"] > 0.9
-    assert metrics["test"]["prior"]["roc_auc"]["value"] == 0.5
-    assert tuple(classes["label"]) == SPECIES
-    assert classes["rows"].sum() == len(read_table(penguins / "artifacts" / "ingest" / "test.parquet"))
-
-
-def test_every_runtime_answers_as_the_fitted_pipeline(penguins: Path) -> None:
-    found = verdicts(penguins)
-
-    assert set(found.values()) == {None}
-    assert {"source file penguins.csv", "endpoint, Arrow"} <= found.keys()
+def use_own(root: Path, *stages: str, **train: Any) -> Any:
+    """Put the class of the project before the other steps, and its estimator where one is given; run the stages."""
+    steps = read_yaml(root / "params.yaml")["features"]["steps"]
+    edit(root, {"features": {"steps": [CLIP, *steps]}, "train": {"options": None} if "estimator" in train else {}})
+    edit(root, {"train": train})
+    for stage in stages:
+        run_stage(stage, Workspace(root))
+    return load_params(root / "params.yaml")
 
 
-def test_the_answers_name_the_classes(penguins: Path, tmp_path: Path) -> None:
-    bundle, params = penguins / "artifacts" / "package", load_params(penguins / "params.yaml")
-    rows = read_table(penguins / "artifacts" / "ingest" / "test.parquet")[list(params.data.columns)].head(9)
-    chances = predict(read_model(penguins / "artifacts" / "train" / "model.skops"), rows, "classification")
-    expected = [SPECIES[code] for code in chances.argmax(axis=1)]
-    rows.to_csv(tmp_path / "in.csv", index=False, na_rep="NA")
-
-    answers = Predictor.load(bundle).predict([*rows.to_dict("records"), {}])
-    told = json.loads(json_answers(answers, ModelInfo("a", "b", "c")))["predictions"]
-    table = _read_stream(arrow_answers(answers, ModelInfo("a", "b", "c")))
-    score_file(bundle, tmp_path / "in.csv", tmp_path / "out.csv")
-    score_file(bundle, tmp_path / "in.csv", tmp_path / "out.parquet")
-
-    assert [one["prediction"] for one in told] == [*expected, None]
-    assert [list(one["probabilities"].values()) for one in told[:-1]] == chances.tolist()
-    assert set(told[0]["probabilities"]) == set(SPECIES)
-    assert told[-1]["probabilities"] is None
-    assert [one["prediction"] for one in table] == [*expected, None]
-    assert [one["probabilities"] for one in table] == [one["probabilities"] for one in told]
-    names = [f"probability_{name}" for name in SPECIES]
-    with (tmp_path / "out.csv").open() as file:
-        scored = list(csv.DictReader(file))
-    assert [one["prediction"] for one in scored] == expected
-    assert [[float(one[name]) for name in names] for one in scored] == chances.tolist()
-    of_parquet = pq.read_table(tmp_path / "out.parquet")
-    assert of_parquet.column_names == ["row", "prediction", *names]
-    assert of_parquet["prediction"].to_pylist() == expected
+# Found, or one line
 
 
-def _read_stream(body: bytes) -> list[dict[str, Any]]:
-    """Return the rows of an Arrow stream."""
-    import pyarrow as pa
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        (
+            "shed.owner.Frequent",
+            "no module shed.owner; export its notebook with `make export`, and declare it in dvc.yaml",
+        ),
+        ("shad.own.Frequent", "no module shad; export its notebook with `make export`, and declare it in dvc.yaml"),
+        ("shed.own.Frequnt", "shed.own has no class Frequnt; did you mean 'Frequent'?"),
+        ("shed.own.np", "shed.own has no class np; valid names: "),
+        ("shed.own.ClipToSeen", "ClipToSeen has no method predict; name a class that has one"),
+        (
+            "sklearn.ensemble.BagingClassifier",
+            "sklearn.ensemble has no class BagingClassifier; did you mean 'BaggingClassifier'?",
+        ),
+    ],
+)
+def test_a_class_that_is_not_there_is_one_line(module: Path, path: str, line: str) -> None:
+    told = said_by(lambda: import_class(path, ["fit", "predict"], f"train.estimator = {path}"))
 
-    rows: list[dict[str, Any]] = pa.ipc.open_stream(body).read_all().to_pylist()
-    return rows
+    assert told.startswith(f"params.yaml: train.estimator = {path}: {line}")
 
 
-def test_the_card_lists_the_classes(penguins: Path) -> None:
-    card = (penguins / "artifacts" / "package" / "card.md").read_text()
+@pytest.mark.parametrize("library", ["xgboost", "lightgbm"])
+def test_an_extra_that_is_not_installed_is_named_with_its_command(
+    library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
 
-    assert "## What it tells apart" in card
-    for name in SPECIES:
-        assert f"| {name} |" in card
+    told = said_by(lambda: import_class(f"{library}.Any", ["fit"], f"train.estimator = {library}"))
 
-
-def test_labels_in_another_order_are_red(copied: Path) -> None:
-    change_labels(copied, ["Chinstrap", "Adelie", "Gentoo"])
-
-    found = verdicts(copied)
-
-    reason = (
-        "signature.json: labels: expected ['Adelie', 'Chinstrap', 'Gentoo'], found ['Chinstrap', 'Adelie', 'Gentoo']"
+    assert told == (
+        f"params.yaml: train.estimator = {library}: {library} is not installed; "
+        f"install it with `pip install 'mlops_pkg[{library}]'`"
     )
-    assert found["predictor, numpy and onnxruntime alone"] == reason
-    for runtime in ("source file penguins.csv", "endpoint, JSON in batches", "endpoint, Arrow"):
-        difference = found[runtime]
-        assert difference is not None, runtime
-        assert "answer of '" in difference
 
 
-def test_a_label_too_few_is_no_bundle(copied: Path) -> None:
-    change_labels(copied, ["Adelie", "Gentoo", "Chinstrap", "Emperor"])
+def test_an_error_in_a_module_of_the_project_keeps_its_traceback(module: Path) -> None:
+    (module.parent / "broken.py").write_text("import no_such_library\n")
 
-    with pytest.raises(
-        BundleError, match=r"output 'answer': expected tensor\(double\) of \['rows', 4\], the graph has"
-    ):
-        Predictor.load(copied / "artifacts" / "package")
+    with pytest.raises(ModuleNotFoundError, match="no_such_library"):
+        import_class("shed.broken.Any", ["fit"], "train.estimator = shed.broken.Any")
 
 
-def test_a_label_that_params_do_not_name_is_rejected_with_its_line(copied: Path) -> None:
-    path = copied / "data" / "penguins.csv"
-    lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join([*lines, lines[-1].replace("Chinstrap", "Emperor")]))
-
-    assert not run(copied, "ingest")
-    rejects = read_table(copied / "artifacts" / "ingest" / "rejects.parquet").iloc[0]
-    path.write_text("".join([*lines, *[lines[-1].replace("Chinstrap", "Emperor")] * 9]))
-    said = run(copied, "ingest")
-
-    assert "9 of 353 rows break the contract" in said
-    assert "line 346: species 'Emperor' is not among data.target.labels" in said
-
-    assert (rejects["line"], rejects["value"]) == (346, "Emperor")
-    assert rejects["reason"] == "is not among data.target.labels"
+# Options
 
 
-def test_a_class_that_is_in_no_training_row_is_one_line(copied: Path) -> None:
-    path = copied / "params.yaml"
-    path.write_text(path.read_text().replace("[Adelie, Chinstrap, Gentoo]", "[Adelie, Chinstrap, Emperor, Gentoo]"))
+def test_options_that_a_constructor_passes_to_its_parent_are_valid() -> None:
+    class Parent:
+        def __init__(self, depth: int = 1, **more: int) -> None: ...
 
-    said = run(copied, "ingest", "features", "train")
+    class Child(Parent):
+        def __init__(self, *, width: int = 1, **more: int) -> None: ...
 
-    assert "data.target.labels: 'Emperor' has 0 training rows, and needs 2; " in said
+    class Without(RandomForestClassifier):
+        pass
+
+    assert option_names(Child) == ["width", "depth"]
+    assert option_names(Without) == option_names(RandomForestClassifier)
+    assert {"max_depth", "objective"} <= set(option_names(import_class("xgboost.XGBClassifier", ["fit"], "x")))
+    assert said_by(lambda: check_options(Child, ["wdth"], "train.options")) == (
+        "params.yaml: train.options.wdth: Child has no such option; did you mean 'width'?"
+    )
 
 
-def test_probabilities_of_all_classes_are_stored(penguins: Path) -> None:
-    stored = read_table(penguins / "artifacts" / "evaluate" / "predictions.parquet")
+# The project's own classes, from params.yaml to the graph
 
-    chances = stored[["model_0", "model_1", "model_2"]].to_numpy()
-    assert np.allclose(chances.sum(axis=1), 1, atol=1e-8)
+
+def test_own_classes_are_those_that_params_yaml_names(shed: Path) -> None:
+    params = use_own(shed, estimator="shed.own.Frequent")
+
+    assert [kind.__name__ for kind in own_classes(params)] == ["ClipToSeen", "Frequent"]
+    assert own_classes(load_params(ROOT / "params.yaml")) == []
+
+
+def test_an_own_estimator_is_trained_saved_and_evaluated(shed: Path) -> None:
+    train = {"estimator": "shed.own.Frequent", "options": {"smoothing": 1.0}}
+    params = use_own(shed, "features", "train", "evaluate", **train)
+
+    rows = read_table(shed / "artifacts" / "ingest" / "test.parquet")
+    model = read_model(shed / "artifacts" / "train" / "model.skops", params)
+    assert model["model"].smoothing == 1.0
+    assert (predict(model, rows[list(params.data.columns)], params.task) == round(model["model"].share_, 9)).all()
+    assert read_json(shed / "artifacts" / "evaluate" / "comparison.json")["test"]["model"]["roc_auc"]["value"] == 0.5
+
+
+def test_a_class_that_params_yaml_does_not_name_is_not_loaded(shed: Path) -> None:
+    params = use_own(shed, "features")
+    path = shed / "artifacts" / "features" / "features.skops"
+    read_model(path, params)
+    pipeline = read_model(path, params)
+    pipeline.steps.append(("planted", import_class("shed.own.Undeclared", [], "")()))
+    planted = shed / "artifacts" / "features" / "planted.skops"
+    planted.write_bytes(dump_model(pipeline))
+
+    assert "features/planted.skops: it holds types that params.yaml does not name" in said_by(
+        lambda: read_model(planted, params)
+    )
+    assert "features/features.skops: it holds types that params.yaml does not name" in said_by(lambda: read_model(path))
+
+
+@pytest.mark.parametrize(
+    ("step", "line"),
+    [
+        ({"use": "shed.own.ClipToSen"}, "features.steps[0].use = shed.own.ClipToSen: shed.own has no class ClipToSen"),
+        (
+            {**CLIP, "varables": []},
+            "features.steps[0].varables: ClipToSeen has no such option; did you mean 'variables'?",
+        ),
+        ({"use": "shed.own.Frequent"}, "features.steps[0].use = shed.own.Frequent: Frequent has no method transform"),
+        ({**CLIP, "variables": ["distnce"]}, "features.steps[0] (shed.own.ClipToSeen): 'distnce'; columns here: "),
+    ],
+)
+def test_a_mistake_in_an_own_step_is_one_line(shed: Path, step: dict[str, Any], line: str) -> None:
+    edit(shed, {"features": {"steps": [step]}})
+
+    assert said_by(lambda: run_stage("features", Workspace(shed))).startswith(f"params.yaml: {line}")
+
+
+def test_an_own_transformer_without_an_emitter_is_named_with_what_to_give_it(shed: Path) -> None:
+    use_own(shed, "features", "train", "evaluate")
+
+    told = said_by(lambda: run_stage("package", Workspace(shed)))
+
+    assert (
+        "step 'ClipToSeen' (shed.ClipToSeen): not supported; give it an emitter with @emits(\"shed.ClipToSeen\")"
+        in told
+    )
+
+
+def test_an_own_transformer_with_an_emitter_goes_into_the_graph(shed: Path) -> None:
+    with (shed / "shed" / "own.py").open("a") as module:
+        module.write(EMITTER)
+    params = use_own(shed, *STAGES[1:])
+
+    live = read_table(shed / "artifacts" / "ingest" / "live.parquet")
+    live["distance"] = np.resize([-5.0, 1e6, 300.0], len(live))  # below, above and inside the range
+    session = open_session((shed / "artifacts" / "package" / "model.onnx").read_bytes())
+    model = read_model(shed / "artifacts" / "train" / "model.skops", params)
+    found = agreement(model, session, live, params.data.kinds)
+    assert (found.rows, found.differing, found.largest) == (len(live), 0, 0.0)
+    lineage = read_json(shed / "artifacts" / "package" / "lineage.json")
+    assert "shed/own.py" in lineage["modules"]
