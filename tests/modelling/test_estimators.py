@@ -11,15 +11,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from sklearn.metrics import log_loss, mean_absolute_error, mean_squared_error
+from sklearn.ensemble import GradientBoostingClassifier
+from sklearn.metrics import log_loss, mean_absolute_error, mean_squared_error, roc_auc_score
 
 from mlops_pkg.core.params import UserError, load_params, merge, read_yaml
 from mlops_pkg.core.stage import run_stage
 from mlops_pkg.core.workspace import Workspace, digest, read_json, read_table, write_table
 from mlops_pkg.modelling import estimators, models
-from mlops_pkg.pipeline.params import Params
+from mlops_pkg.modelling.sections import ESTIMATORS, SCALED
+from mlops_pkg.pipeline.params import Params, Train
 from mlops_pkg.portable.persistence import dump_model, load_model
-from tests.conftest import STAGES, TASK
+from mlops_pkg.proof.rebuild import older_processor_env
+from tests.conftest import STAGES, TASK, said_by
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,6 +41,13 @@ def load(**overrides: Any) -> Params:
     if overrides.get("task") == "regression":
         overrides = {"data": {"target": {"positive_above": None}}, **overrides}
     return load_params(ROOT / "params.yaml", merge(few, overrides))
+
+
+def choose(name: str, task: str = "classification", weights: Any = None, **options: Any) -> Params:
+    """Return the params with another estimator and its options."""
+    few = load(task=task)
+    train = {"estimator": name, "options": options, "class_weight": weights, "linear_alpha": 1.0}
+    return few.model_copy(update={"train": Train(**train)})
 
 
 def make_rows(rows: int = 400) -> tuple[pd.DataFrame, "pd.Series[Any]"]:
@@ -413,3 +423,183 @@ def test_a_damaged_model_is_named_with_its_mend(built: Path, tmp_path: Path, cut
 
     with pytest.raises(UserError, match=r"train/model\.skops: damaged .* `dvc repro --force train`"):
         models.read_model(path)
+
+
+# Any estimator
+
+BOTH = [(name, task) for name, tasks in ESTIMATORS.items() for task in tasks]
+PENALTY = {("lasso", "regression"): {"alpha": 0.01}, ("elastic_net", "regression"): {"alpha": 0.01}}
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize(("name", "task"), BOTH)
+def test_every_estimator_is_fitted_saved_and_asked(name: str, task: str) -> None:
+    X, y = make_rows()
+    params = choose(name, task, **PENALTY.get((name, task), {}))
+
+    model = fit(name, params, X, y)
+    again = load_model(dump_model(model))
+
+    answer = models.predict(again, X, task)
+    assert (answer == models.predict(model, X, task)).all()
+    assert (roc_auc_score(y, answer) if task == "classification" else np.corrcoef(y, answer)[0, 1]) > 0.3
+    assert [step for step, _ in model.steps] == (["scale", "model"] if name in SCALED else ["model"])
+    learned = model["model"].get_params()
+    assert learned.get("random_state", 0) == 0, "the seed is not the one of params.yaml"
+    assert learned.get("n_jobs") in (None, 1), "the prediction is summed by threads"
+
+
+@pytest.mark.parametrize("path", ["sklearn.ensemble.BaggingClassifier", "sklearn.naive_bayes.GaussianNB"])
+def test_a_class_of_scikit_learn_is_named_by_its_path(path: str) -> None:
+    X, y = make_rows()
+
+    model = load_model(dump_model(fit(path, choose(path), X, y)))
+
+    assert type(model["model"]).__name__ == path.rpartition(".")[2]
+    assert roc_auc_score(y, models.predict(model, X, "classification")) > 0.6
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "line"),
+    [
+        (
+            "hist_gradient_boosting",
+            {"max_itr": 5},
+            "train.options.max_itr: HistGradientBoostingClassifier has no such option; did you mean 'max_iter'?",
+        ),
+        ("hist_gradient_boosting", {"max_iter": 0}, "train.options.max_iter = 0: must be an int in the range [1, inf)"),
+        (
+            "random_forest",
+            {"max_depth": "x"},
+            "train.options.max_depth = 'x': must be an int in the range [1, inf) or ",
+        ),
+        ("random_forest", {"random_state": 1}, "train.options.random_state: remove it; the seed of everything random "),
+        ("xgboost", {"n_jobs": 2}, "train.options.n_jobs: remove it; no result may depend on the number of threads"),
+        ("xgboost", {"max_depth": -3}, "train.estimator = xgboost: value -3 for Parameter max_depth should be "),
+        ("lightgbm", {"num_leaves": 1}, "train.estimator = lightgbm: Check failed: (num_leaves) > (1)"),
+        ("linear", {"class_weight": "balanced"}, "train.options.class_weight: remove it; it has a key of its own, "),
+        ("sklearn.svm.LinearSVC", {}, "train.estimator = sklearn.svm.LinearSVC: it gives no probabilities (predict_pr"),
+        ("sklearn.cluster.Kmeans", {}, "train.estimator = sklearn.cluster.Kmeans: sklearn.cluster has no class Kmeans"),
+    ],
+)
+def test_an_option_that_an_estimator_refuses_is_one_line(name: str, options: dict[str, Any], line: str) -> None:
+    X, y = make_rows()
+
+    told = said_by(lambda: fit(name, choose(name, **options), X, y))
+
+    assert told.startswith(f"params.yaml: {line}")
+
+
+def test_missing_features_are_one_line_where_an_estimator_cannot_take_them() -> None:
+    X, y = make_rows()
+    X.loc[3, "a"] = np.nan
+
+    assert said_by(lambda: fit("linear", load(), X, y)) == (
+        "params.yaml: train.estimator = linear: Input X contains NaN."
+    )
+
+
+@pytest.mark.parametrize(
+    ("train", "line"),
+    [
+        ({"estimator": "xgbost"}, "train.estimator = \"xgbost\": no such estimator; did you mean 'xgboost'?"),
+        ({"estimator": "a b"}, 'train.estimator = "a b": string should match pattern '),
+        ({"max_depth": 3}, "train.max_depth: unknown key; an option of the estimator belongs under train.options"),
+        ({"options": [1]}, "train.options = [1]: input should be a valid dictionary"),
+        (
+            {"estimator": "svm", "options": None},
+            "train.estimator: svm gives no probabilities, which a classification answers with; take linear, or set ",
+        ),
+        ({"class_weight": "balancd"}, 'train.class_weight = "balancd": expected balanced, or a mapping of labels '),
+        ({"class_weight": {1: 0}}, 'train.class_weight = {"1": 0}: expected balanced, or a mapping of labels '),
+        ({"class_weight": {}}, "train.class_weight = {}: expected balanced, or a mapping of labels "),
+    ],
+)
+def test_a_mistake_in_the_section_is_one_line_when_it_is_read(train: dict[str, Any], line: str) -> None:
+    assert said_by(lambda: load(train=train)).startswith(f"params.yaml: {line}")
+
+
+def test_options_are_those_of_the_estimator_and_not_of_the_baseline() -> None:
+    X, y = make_rows()
+    params = choose("lasso", C=0.5)
+
+    assert fit("lasso", params, X, y)["model"].C == 0.5
+    assert fit("linear", params, X, y)["model"].C == 1.0
+
+
+# Rare classes
+
+
+@pytest.mark.parametrize("name", ["hist_gradient_boosting", "linear", "gradient_boosting", "xgboost", "mlp"])
+@pytest.mark.parametrize("weights", ["balanced", {0: 1, 1: 5.0}, {"1": 5}])
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_weights_of_classes_lift_the_rare_one(name: str, weights: Any) -> None:
+    X, y = make_rows()
+    y, options = y.where(X["c"] > 0, 0), {"max_depth": 1} if name == "xgboost" else {}
+
+    plain, weighted = (
+        models.predict(fit(name, choose(name, weights=given, **options), X, y), X, "classification").mean()
+        for given in (None, weights)
+    )
+
+    assert y.mean() < 0.25
+    assert weighted > plain + 0.02, f"{name}: the weights change nothing"
+
+
+def test_weights_of_classes_are_those_of_scikit_learn() -> None:
+    X, y = make_rows()
+
+    ours = fit("gradient_boosting", choose("gradient_boosting", weights={0: 1, 1: 5}), X, y)
+
+    theirs = GradientBoostingClassifier(random_state=0).fit(X, y, sample_weight=np.where(y == 1, 5, 1))
+    assert (ours.predict_proba(X) == theirs.predict_proba(X)).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "line"),
+    [
+        (
+            "k_neighbors",
+            "balanced",
+            "train.class_weight: KNeighborsClassifier takes weights neither of classes nor of ",
+        ),
+        ("linear", {2: 1}, "train.class_weight.2: no training row has this label; valid names: 0, 1"),
+    ],
+)
+def test_weights_that_do_not_fit_are_one_line(name: str, weights: Any, line: str) -> None:
+    X, y = make_rows()
+
+    assert said_by(lambda: fit(name, choose(name, weights=weights), X, y)).startswith(f"params.yaml: {line}")
+
+
+def test_a_regression_has_no_weights_of_classes() -> None:
+    told = said_by(lambda: load(task="regression", train={"class_weight": "balanced"}))
+
+    assert told == "params.yaml: train.class_weight: a regression has no classes: remove it"
+
+
+# Other threads, another hash seed, an older processor
+
+ELSEWHERE = """
+import hashlib, sys
+from tests.modelling.test_estimators import choose, dump_model, fit, make_rows
+for pair in sys.argv[1:]:
+    name, task = pair.split("/")
+    X, y = make_rows(2000)
+    print(pair, hashlib.sha256(dump_model(fit(name, choose(name, task), X, y))).hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_neither_threads_nor_hash_seed_nor_processor_change_an_estimator() -> None:
+    one, other = ("1", "1", {}), ("3", "20260729", older_processor_env())
+    said = []
+    for threads, seed, processor in (one, other):
+        numbers = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LOKY_MAX_CPU_COUNT"), threads)
+        environment = {**os.environ, **numbers, **processor, "PYTHONHASHSEED": seed, "PYTHONWARNINGS": "ignore"}
+        command = [sys.executable, "-c", ELSEWHERE, *(f"{name}/{task}" for name, task in BOTH)]
+        done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True)
+        said.append(dict(line.split() for line in done.stdout.splitlines()))
+
+    assert len(said[0]) == len(BOTH)
+    assert [pair for pair, digest in said[0].items() if said[1][pair] != digest] == []
