@@ -111,6 +111,9 @@ def _rounded(value: Any) -> Any:
 def round_learned(model: Any) -> None:
     """Round what a model has learned, in its attributes that end in _, to 8 decimals."""
     vars(model).pop("_optimizer", None)
+    for tree in np.ravel(vars(model).get("estimators_", [])):  # of gradient boosting
+        for array in (tree.tree_.value, tree.tree_.impurity):
+            array[...] = np.round(array, 8)
     vars(model).update({name: _rounded(value) for name, value in vars(model).items() if name.endswith("_")})
 
 # %% ../../nbs/modelling/22_estimators.ipynb #fit-estimator
@@ -121,7 +124,7 @@ def fit_estimator(
     X: pd.DataFrame,
     y: pd.Series,
 ) -> Pipeline:
-    """Return the named estimator, fitted; what a linear one or a network learns is rounded to 8 decimals."""
+    """Return the named estimator, fitted; what some of them learn is rounded to 8 decimals."""
     pipeline = Pipeline(make_estimator(name, params, settings))
     model = pipeline["model"]
     weights = weigh_classes(model, y, settings)
