@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['REFUSALS', 'CLOSED_FORM', 'STRANGE_TEXT', 'STRANGE_NUMBERS', 'FACTORS', 'FIRST', 'LAST', 'supported', 'export',
-           'feeds', 'graph_scores', 'pipeline_scores', 'Agreement', 'tolerance', 'compare', 'agreement', 'fuzz_records',
-           'thresholds', 'make_threshold_rows', 'threshold_agreement']
+           'feeds', 'graph_scores', 'pipeline_scores', 'explanation_terms', 'Agreement', 'tolerance', 'compare',
+           'agreement', 'fuzz_records', 'thresholds', 'make_threshold_rows', 'threshold_agreement']
 
 # %% ../../nbs/portable/19_export.ipynb #imports
 import warnings
@@ -24,8 +24,10 @@ from .estimators import compares_doubles, iterate_trees
 from mlops_pkg.portable.graph import (
     DECIMALS,
     EMITTERS,
+    Graph,
     UnsupportedError,
     emit,
+    find_origins,
     new_graph,
     open_session,
     serialize,
@@ -38,19 +40,24 @@ def supported() -> list[str]:
     return sorted(EMITTERS)
 
 
-def export(pipeline: Pipeline, inputs: Mapping[str, str]) -> bytes:
-    """Return a fitted pipeline as an ONNX file; equal pipelines give equal bytes.
-
-    `inputs` maps each column of a record to category, number or datetime. Raise `UnsupportedError` for a step that no
-    graph can express.
-    """
+def _make_graph(pipeline: Pipeline, inputs: Mapping[str, str]) -> Graph:
+    """Return the graph of a fitted pipeline; raise `UnsupportedError` for a step that no graph can express."""
     g = new_graph(inputs)
     for name, step in pipeline.steps:
         if step not in (None, "passthrough"):
             emit(g, step, name)
     if not g.width:
         raise UnsupportedError(f"step '{pipeline.steps[-1][0]}': the last step must be an estimator")
-    return serialize(g, inputs)
+    return g
+
+
+def export(pipeline: Pipeline, inputs: Mapping[str, str]) -> bytes:
+    """Return a fitted pipeline as an ONNX file; equal pipelines give equal bytes.
+
+    `inputs` maps each column of a record to category, number or datetime. Raise `UnsupportedError` for a step that no
+    graph can express.
+    """
+    return serialize(_make_graph(pipeline, inputs), inputs)
 
 # %% ../../nbs/portable/19_export.ipynb #feeds
 def feeds(frame: pd.DataFrame, inputs: Mapping[str, str]) -> dict[str, np.ndarray]:
@@ -119,6 +126,25 @@ def pipeline_scores(pipeline: Pipeline, frame: pd.DataFrame) -> tuple[np.ndarray
     margin, answer, _ = _score_rows(pipeline, frame)
     with np.errstate(over="ignore"):
         return margin, np.round(answer, DECIMALS)
+
+# %% ../../nbs/portable/19_export.ipynb #explanation-terms
+def explanation_terms(pipeline: Pipeline, inputs: Mapping[str, str], frame: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Return the terms of the margin as arrays; none where it is no sum over features.
+
+    `shares` (features x inputs) is what each input gets of a feature. The terms of a linear model are differences from
+    `means`, those of the features of the raw records in `frame`.
+    """
+    g = _make_graph(pipeline, inputs)
+    if not g.terms:
+        return {}
+    origins = [find_origins(g, column.tensor) for column in g.columns.values()]
+    shares = np.array([[name in found for name in inputs] for found in origins], dtype=np.float64)
+    shares /= np.maximum(shares.sum(axis=1, keepdims=True), 1.0)
+    if "coefficients" not in g.terms:
+        return {**g.terms, "shares": shares}
+    features, margin = open_session(serialize(g, inputs)).run(["features", "margin"], feeds(frame, inputs))
+    accepted = ~np.isnan(margin.reshape(len(frame), -1)[:, 0])
+    return {**g.terms, "shares": shares, "means": features[accepted].mean(axis=0)}
 
 # %% ../../nbs/portable/19_export.ipynb #agreement
 CLOSED_FORM = 1e-12  # relative difference

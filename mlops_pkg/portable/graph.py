@@ -6,7 +6,7 @@
 __all__ = ['NO_TIME', 'Kind', 'OUTPUTS', 'INPUTS', 'NEUTRAL', 'Emitter', 'EMITTERS', 'ESTIMATORS', 'DECIMALS', 'Column',
            'UnsupportedError', 'Graph', 'new_graph', 'put', 'drop', 'require', 'values_of', 'is_missing', 'is_finite',
            'require_present', 'require_finite', 'look_up', 'stack_columns', 'as_matrix', 'emits', 'type_name', 'emit',
-           'round_decimals', 'fold', 'add_outputs', 'serialize', 'open_session']
+           'round_decimals', 'fold', 'add_features', 'add_outputs', 'serialize', 'open_session', 'find_origins']
 
 # %% ../../nbs/portable/16_graph.ipynb #imports
 from collections.abc import Callable, Iterable, Mapping
@@ -22,7 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 # %% ../../nbs/portable/16_graph.ipynb #column
 NO_TIME = np.iinfo(np.int64).min  # numpy's NaT as an integer
 Kind = Literal["text", "number", "time"]
-OUTPUTS = ("margin", "answer")
+OUTPUTS = ("margin", "answer", "features")
 INPUTS: dict[str, tuple[Kind, int]] = {
     "category": ("text", TensorProto.STRING),
     "number": ("number", TensorProto.DOUBLE),
@@ -66,7 +66,9 @@ class Graph:
     names: dict[tuple[Any, ...], str] = field(default_factory=dict)  # of the constants, by content
     width: int = 0  # values in each output for a row; 0 until an estimator has added the outputs
     prefix: str = ""  # of the names of all other tensors, so that no column has one of them
-    outputs: tuple[str, str] = OUTPUTS
+    outputs: tuple[str, str, str] = OUTPUTS
+    scaled: dict[str, str] = field(default_factory=dict)  # tensor of a column before it was scaled, by that after
+    terms: dict[str, np.ndarray] = field(default_factory=dict)  # of the margin, where it is a sum over features
 
     def constant(self, value: Any) -> str:
         """Return the name of a constant: a float, an int, a str, or an array of one of them."""
@@ -99,9 +101,9 @@ def new_graph(inputs: Mapping[str, str]) -> Graph:
         raise UnsupportedError("a column has no name")
     similar = [name for name in inputs if ":" in name or name in OUTPUTS]
     prefix = ":" * max((len(name) - len(name.lstrip(":")) + 1 for name in similar), default=0)
-    margin, answer = (prefix + name if name in inputs else name for name in OUTPUTS)
+    margin, answer, features = (prefix + name if name in inputs else name for name in OUTPUTS)
     columns = {name: Column(name, INPUTS[kind][0]) for name, kind in inputs.items()}
-    return Graph(columns, prefix=prefix, outputs=(margin, answer))
+    return Graph(columns, prefix=prefix, outputs=(margin, answer, features))
 
 
 def put(g: Graph, name: str, tensor: str, kind: Kind = "number", present: bool = False) -> None:
@@ -262,9 +264,15 @@ def fold(g: Graph, kind: str, tensors: Iterable[str]) -> str:
     return reduce(partial(g.op, kind), tensors)
 
 
+def add_features(g: Graph, features: str, terms: dict[str, np.ndarray]) -> None:
+    """Add the features, rows x features, as an output; the terms say how the margin is a sum over them."""
+    g.op("Identity", features, name=g.outputs[2])
+    g.terms = terms
+
+
 def add_outputs(g: Graph, margin: str, answer: str, width: int = 1) -> None:
     """Add the outputs; `width` is the number of values that the two tensors have for each row."""
-    tensors = dict(zip(g.outputs, (margin, round_decimals(g, answer, DECIMALS)), strict=True))
+    tensors = dict(zip(g.outputs[:2], (margin, round_decimals(g, answer, DECIMALS)), strict=True))
     accepted = [fold(g, "And", g.conditions)] if g.conditions else []
     if accepted and width > 1:
         accepted = [g.op("Unsqueeze", *accepted, np.array([1]))]
@@ -281,7 +289,9 @@ def serialize(g: Graph, inputs: Mapping[str, str]) -> bytes:
     """Return the finished graph as an ONNX file; equal graphs give equal bytes."""
     columns = [helper.make_tensor_value_info(name, INPUTS[kind][1], ["rows"]) for name, kind in inputs.items()]
     shape: list[str | int | None] = ["rows"] if g.width == 1 else ["rows", g.width]
-    outputs = [helper.make_tensor_value_info(name, TensorProto.DOUBLE, shape) for name in g.outputs]
+    outputs = [helper.make_tensor_value_info(name, TensorProto.DOUBLE, shape) for name in g.outputs[:2]]
+    if g.terms:
+        outputs.append(helper.make_tensor_value_info(g.outputs[2], TensorProto.DOUBLE, ["rows", len(g.columns)]))
     used = {name for node in g.nodes for name in node.input}
     constants = [numpy_helper.from_array(value, name) for name, value in g.constants.items() if name in used]
     body = helper.make_graph(g.nodes, "model", columns, outputs, constants)
@@ -296,3 +306,18 @@ def open_session(content: bytes) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+# %% ../../nbs/portable/16_graph.ipynb #find-origins
+def find_origins(g: Graph, tensor: str) -> set[str]:
+    """Return the inputs of the graph that a tensor is computed from."""
+    nodes = {output: node for node in g.nodes for output in node.output}
+    origins, seen, waiting = set(), {tensor}, [tensor]
+    while waiting:
+        name = waiting.pop()
+        if name in nodes:
+            sources = {g.scaled[name]} if name in g.scaled else set(nodes[name].input)
+            waiting += sources - seen
+            seen |= sources
+        elif name and name not in g.constants:
+            origins.add(name)
+    return origins
