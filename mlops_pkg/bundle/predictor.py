@@ -7,15 +7,18 @@ __all__ = ['NO_ANSWER', 'CHUNK', 'open_session', 'Answers', 'Predictor']
 
 # %% ../../nbs/bundle/13_predictor.ipynb #imports
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from .manifest import MODEL, SIGNATURE, Bundle, BundleError, read_bundle
-from .records import Reject, read
+from .explanation import Explainer, Explanation, make_explanation
+from .manifest import EXPLANATION, MODEL, SIGNATURE, Bundle, BundleError, read_bundle
+from .records import Inputs, Reject, read
 from .signature import Label, Signature, decide
 
 if TYPE_CHECKING:
@@ -42,20 +45,24 @@ def open_session(model: bytes) -> "InferenceSession":
 _TENSORS = {"category": "tensor(string)", "number": "tensor(double)", "datetime": "tensor(int64)"}
 
 
-def _plain(output: str) -> str:
-    """Return the name of an output without the colons that tell it from a field of the same name."""
-    return output.lstrip(":")
+def _output_names(session: "InferenceSession") -> dict[str, str]:
+    """Return the names of the graph's outputs by what they are; colons tell one from a field of the same name."""
+    return {item.name.lstrip(":"): item.name for item in session.get_outputs()}
 
 
 def _check_graph(session: "InferenceSession", signature: Signature) -> None:
-    """Raise `BundleError` unless the graph takes one value a record for each field, and returns margin and answer."""
+    """Raise `BundleError` unless the graph takes one value a record for each field, and returns margin and answer.
+
+    It may also return features.
+    """
     fields = {field.name: _TENSORS.get(field.kind, field.kind) for field in signature.fields}
     classes = len(signature.classes)
     width = f" of {['rows', classes]}" if classes > 2 else ""
     outputs = dict.fromkeys(("margin", "answer"), f"tensor(double){width}")
-    for part, tensors, items in (("input", fields, session.get_inputs()), ("output", outputs, session.get_outputs())):
+    returned = [item for item in session.get_outputs() if item.name.lstrip(":") != "features"]
+    for part, tensors, items in (("input", fields, session.get_inputs()), ("output", outputs, returned)):
         types = [item.type if len(item.shape) == 1 else f"{item.type} of {item.shape}" for item in items]
-        names = [_plain(item.name) if part == "output" else item.name for item in items]
+        names = [item.name.lstrip(":") if part == "output" else item.name for item in items]
         held = dict(zip(names, types, strict=True))
         for name in sorted(tensors.keys() | held.keys()):
             expected, found = tensors.get(name, "none"), held.get(name, "none")
@@ -89,6 +96,52 @@ class Answers:
         chances = self.answer
         return chances if chances.ndim == 2 else np.column_stack([np.round(1 - chances, 9), chances])
 
+# %% ../../nbs/bundle/13_predictor.ipynb #predict
+def _predict(session: "InferenceSession", output: str, parts: Iterable[Inputs], signature: Signature) -> Answers:
+    """Return the predictions and rejects for records, part by part."""
+    classes, threshold, rejects = signature.classes, signature.threshold, list[Reject]()
+    answers = [np.empty((0, len(classes)) if len(classes) > 2 else 0)]
+    for inputs in parts:
+        answer = session.run([output], inputs.feeds)[0]
+        answered = np.isfinite(answer.sum(axis=1) if len(classes) > 2 else answer) & inputs.accepted
+        answer[~answered] = np.nan
+        answers.append(answer)
+        silent = np.flatnonzero(inputs.accepted & ~answered) + inputs.first
+        found = inputs.rejects + [Reject(row, "", "", NO_ANSWER) for row in silent.tolist()]
+        rejects += sorted(found, key=lambda reject: reject.record)
+    predicted = Answers(np.concatenate(answers), None, tuple(rejects), classes)
+    label = np.where(predicted.rejected, -1, decide(predicted.answer, threshold)) if classes else None
+    return replace(predicted, label=label)
+
+# %% ../../nbs/bundle/13_predictor.ipynb #explain
+def _open_explainer(content: bytes | None, session: "InferenceSession", fields: int) -> Explainer:
+    """Return what explains the margins of a graph; raise `BundleError` if there is nothing, or of another model."""
+    if content is None:
+        raise BundleError(f"{EXPLANATION}: no explanation: the bundle has no such file")
+    explainer = Explainer(content)
+    features = [item.shape[1:] for item in session.get_outputs() if item.name.lstrip(":") == "features"]
+    if features != [[len(explainer.shares)]] or explainer.shares.shape[1] != fields:
+        raise BundleError(f"{EXPLANATION}: it explains another model than {MODEL}")
+    return explainer
+
+
+def _explain(
+    session: "InferenceSession", outputs: list[str], parts: Iterable[Inputs], explainer: Explainer
+) -> tuple[Any, Any]:
+    """Return contributions (records x fields x targets) and margins (records x targets); NaN for a rejected record."""
+    fields, targets = explainer.shares.shape[1], len(explainer.base)
+    contributions, margins = [np.empty((0, fields, targets))], [np.empty((0, targets))]
+    for inputs in parts:
+        features, margin = session.run(outputs, inputs.feeds)
+        margin = margin.reshape(len(margin), targets)
+        answered = np.isfinite(margin).all(axis=1) & inputs.accepted
+        margin[~answered] = np.nan
+        found = np.full((len(margin), fields, targets), np.nan)
+        found[answered] = explainer.explain(features[answered])
+        contributions.append(found)
+        margins.append(margin)
+    return np.concatenate(contributions), np.concatenate(margins)
+
 # %% ../../nbs/bundle/13_predictor.ipynb #predictor-2
 class Predictor:
     """A loaded bundle: its name, description, signature and identity, and the predictions for records."""
@@ -104,7 +157,7 @@ class Predictor:
             raise BundleError(f"{SIGNATURE}: not a signature") from None
         self._session = open_session(bundle.files[MODEL])
         _check_graph(self._session, self.signature)
-        self._answer = next(item.name for item in self._session.get_outputs() if _plain(item.name) == "answer")
+        self._outputs, self._terms = _output_names(self._session), bundle.files.get(EXPLANATION)
 
     @classmethod
     def load(cls, folder: Path | str) -> "Predictor":
@@ -116,16 +169,15 @@ class Predictor:
 
         Columns are a mapping, a frame of pandas or a table of pyarrow. Raises `RecordsError` for any other data.
         """
-        classes, threshold, rejects = self.signature.classes, self.signature.threshold, list[Reject]()
-        answers = [np.empty((0, len(classes)) if len(classes) > 2 else 0)]
-        for inputs in read(data, self.signature, CHUNK):
-            answer = self._session.run([self._answer], inputs.feeds)[0]
-            answered = np.isfinite(answer.sum(axis=1) if len(classes) > 2 else answer) & inputs.accepted
-            answer[~answered] = np.nan
-            answers.append(answer)
-            silent = np.flatnonzero(inputs.accepted & ~answered) + inputs.first
-            found = inputs.rejects + [Reject(row, "", "", NO_ANSWER) for row in silent.tolist()]
-            rejects += sorted(found, key=lambda reject: reject.record)
-        predicted = Answers(np.concatenate(answers), None, tuple(rejects), classes)
-        label = np.where(predicted.rejected, -1, decide(predicted.answer, threshold)) if classes else None
-        return replace(predicted, label=label)
+        return _predict(self._session, self._outputs["answer"], read(data, self.signature, CHUNK), self.signature)
+
+    @cached_property
+    def explainer(self) -> Explainer:
+        """What explains the margins, read when it is first needed; raise `BundleError` if there is nothing."""
+        return _open_explainer(self._terms, self._session, len(self.signature.fields))
+
+    def explain(self, data: Any) -> Explanation:
+        """Return what each field adds to the margin of each record; raise `BundleError` if the bundle cannot say."""
+        parts, names = read(data, self.signature, CHUNK), [self._outputs[name] for name in ("features", "margin")]
+        found = _explain(self._session, names, parts, self.explainer)
+        return make_explanation(self.signature, self.explainer.base, *found)
