@@ -8,12 +8,13 @@ __all__ = ['INPUTS', 'run']
 # %% ../../nbs/pipeline/24_package.ipynb #imports
 import pandas as pd
 
-from ..bundle.manifest import LINEAGE, METRICS, REFERENCE, SIGNATURE
+from ..bundle.manifest import EXPLANATION, LINEAGE, METRICS, REFERENCE, SIGNATURE
 from ..core.workspace import Workspace, read_json, read_table
 from mlops_pkg.modelling.bundling import (
     check_agreements,
     compare_graph,
     describe_model,
+    explain_margin,
     make_graph,
     make_lineage,
     make_metrics,
@@ -52,6 +53,7 @@ def run(params: Params, workspace: Workspace) -> None:
     evaluated = Evaluated(params.train.estimator, params.evaluate.confidence, metrics, slices, classes, counts)
     card = make_card(signature, reference, agreements, evaluated, params=params, settings=params.package)
     contents = {
+        EXPLANATION: explain_margin(model, graph, train, params),
         SIGNATURE: describe_model(signature, params.package),
         METRICS: make_metrics(evaluated),
         REFERENCE: reference,
