@@ -1122,6 +1122,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'mlops_pkg/modelling/bundling.py'),
                                               'mlops_pkg.modelling.bundling.describe_model': ( 'modelling/bundling.html#describe_model',
                                                                                                'mlops_pkg/modelling/bundling.py'),
+                                              'mlops_pkg.modelling.bundling.explain_margin': ( 'modelling/bundling.html#explain_margin',
+                                                                                               'mlops_pkg/modelling/bundling.py'),
                                               'mlops_pkg.modelling.bundling.make_graph': ( 'modelling/bundling.html#make_graph',
                                                                                            'mlops_pkg/modelling/bundling.py'),
                                               'mlops_pkg.modelling.bundling.make_lineage': ( 'modelling/bundling.html#make_lineage',
