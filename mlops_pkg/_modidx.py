@@ -1996,6 +1996,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                           'mlops_pkg.scoring.scores._cells': ('scoring/scores.html#_cells', 'mlops_pkg/scoring/scores.py'),
                                           'mlops_pkg.scoring.scores._exit_with_parent': ( 'scoring/scores.html#_exit_with_parent',
                                                                                           'mlops_pkg/scoring/scores.py'),
+                                          'mlops_pkg.scoring.scores._explained_columns': ( 'scoring/scores.html#_explained_columns',
+                                                                                           'mlops_pkg/scoring/scores.py'),
                                           'mlops_pkg.scoring.scores._number': ( 'scoring/scores.html#_number',
                                                                                 'mlops_pkg/scoring/scores.py'),
                                           'mlops_pkg.scoring.scores._numbers': ( 'scoring/scores.html#_numbers',

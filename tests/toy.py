@@ -2,11 +2,14 @@
 
 import json
 import math
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from mlops_pkg.bundle.manifest import FILES, MANIFEST, MODEL, SIGNATURE, manifest_bytes
+import numpy as np
+
+from mlops_pkg.bundle.manifest import EXPLANATION, FILES, MANIFEST, MODEL, SIGNATURE, manifest_bytes
 from mlops_pkg.bundle.signature import Field, Signature
 
 TOY = Signature(
@@ -44,6 +47,25 @@ toy (string[n] origin, double[n] wind, int64[n] start) => (double[n] margin, dou
 }
 """
 
+KNOWN = "    known = Add(by_place, by_hour)\n"
+EXPLAINED = GRAPH.replace("double[n] answer)", "double[n] answer, double[n,3] features)").replace(
+    KNOWN,
+    f"""{KNOWN}
+    axis = Constant <value = int64[1] {{1}}> ()
+    place_column = Unsqueeze(by_place, axis)
+    hour_column = Unsqueeze(as_double, axis)
+    wind_column = Unsqueeze(by_wind, axis)
+    features = Concat <axis = 1> (place_column, hour_column, wind_column)
+""",
+)
+# The margin as a sum of three features, each made from one field.
+TERMS = {
+    "coefficients": np.array([[1.0, 0.1, -1.0]]),
+    "intercept": np.zeros(1),
+    "means": np.array([0.25, 12.0, 0.5]),
+    "shares": np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 1.0, 0.0]]),  # place: origin, hour: start, log: wind
+}
+
 
 def toy_answer(origin: str, wind: float | None, start: str) -> float:
     """What the graph answers to a record from after 1970."""
@@ -69,4 +91,13 @@ def write_bundle(folder: Path, graph: str = GRAPH, signature: Signature = TOY) -
     (folder / MODEL).write_bytes(parse_model(graph).SerializeToString())
     about: dict[str, Any] = {"name": "toy", "description": "Late in the day"}
     (folder / SIGNATURE).write_text(json.dumps({**about, **signature.to_dict()}))
+    return seal(folder)
+
+
+def explained_bundle(folder: Path, terms: Mapping[str, np.ndarray] = TERMS, graph: str = EXPLAINED) -> Path:
+    """A bundle of the toy model with an explanation."""
+    from mlops_pkg.bundle.explanation import pack_explanation
+
+    write_bundle(folder, graph)
+    (folder / EXPLANATION).write_bytes(pack_explanation(terms))
     return seal(folder)

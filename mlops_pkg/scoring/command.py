@@ -38,10 +38,9 @@ FILE = click.Path(path_type=Path)
 @click.option("--bundle", metavar="DIR", type=FILE, default="artifacts/package", show_default=True, help="The bundle.")
 @click.option("--processes", type=click.IntRange(1), default=1, show_default=True, help="Processes that score at once.")
 @click.option("--keep", metavar="COLUMN", multiple=True, help="Copy a column of IN to OUT; may be repeated.")
+@click.option("--explain", is_flag=True, help="Write what each field adds to the margin: base, contribution_FIELD.")
 @click.option("--max-reject-share", type=click.FloatRange(0, 1), default=1.0, help="Exit 1 if more are rejected.")
-def predict(
-    source: Path, destination: Path, *, bundle: Path, processes: int, keep: tuple[str, ...], max_reject_share: float
-) -> None:
+def predict(source: Path, destination: Path, *, bundle: Path, max_reject_share: float, **options: Any) -> None:
     """Predict for a csv or Parquet file of records, written as the training data was.
 
     OUT has one row for each row of IN, in the same order: its number and the prediction; of a class, also its
@@ -52,12 +51,13 @@ def predict(
     Examples:
       mlops_pkg predict flights.csv scored.csv
       mlops_pkg predict flights.parquet scored.csv --processes 4 --keep line
+      mlops_pkg predict flights.csv why.csv --explain
     """  # noqa: D301
     from mlops_pkg.scoring.files import score_file
 
     try:
         with _progress_bar() as progress:
-            tally = score_file(bundle, source, destination, processes=processes, keep=keep, progress=progress)
+            tally = score_file(bundle, source, destination, progress=progress, **options)
     except OSError as error:
         click.echo(f"{error.filename or destination}: {error.strerror or error}", err=True)
         raise click.exceptions.Exit(1) from None

@@ -89,19 +89,20 @@ def _parquet_writer(path: Path, schema: "pa.Schema") -> Iterator[Write]:
         flush()
 
 # %% ../../nbs/scoring/52_files.ipynb #open-destination
-def _answer_names(signature: Signature) -> list[str]:
-    """Return the names of the output's columns of predictions: one of a probability, or one for each class."""
+def _answer_names(signature: Signature, explain: bool) -> list[str]:
+    """Return the names of the output's columns: one of a probability, or one for each class; then the explanation."""
     names, classes = ["row", "prediction"], signature.classes
-    if len(classes) == 2:
-        return [*names, "probability"]
-    return names + [f"probability_{label_text(label)}" for label in classes]
+    ends = [f"_{label_text(label)}" for label in classes] if len(classes) > 2 else [""]
+    names += [f"probability{end}" for end in ends] if classes else []
+    parts = ["base", *(f"contribution_{field.name}" for field in signature.fields)]
+    return names + ([f"{part}{end}" for end in ends for part in parts] if explain else [])
 
 
 def _open_destination(
-    path: Path, suffix: str, source: Source, signature: Signature, keep: Sequence[str]
+    path: Path, suffix: str, source: Source, signature: Signature, keep: Sequence[str], *, explain: bool = False
 ) -> AbstractContextManager[Write]:
     """Return a context manager that yields a function to write the rows of the output."""
-    names = _answer_names(signature)
+    names = _answer_names(signature, explain)
     if suffix == ".csv":
         return _csv_writer(path, [*names, *keep])
     import pyarrow as pa
@@ -120,7 +121,7 @@ def _output(first: int, scored: Scored) -> list[Any]:
         columns.append([None if code < 0 else answers.classes[code] for code in answers.label.tolist()])
     for values in answer.T.tolist() if answer.ndim == 2 else [answer.tolist()]:
         columns.append([None if math.isnan(value) else value for value in values])
-    return columns + scored.kept
+    return columns + scored.explained + scored.kept
 
 # %% ../../nbs/scoring/52_files.ipynb #naming
 @contextmanager
@@ -225,7 +226,7 @@ def _check_paths(source: Path, destination: Path) -> None:
             raise RecordsError(f"{path}: this would write over the input; choose another name for the output")
 
 # %% ../../nbs/scoring/52_files.ipynb #check-columns
-def _check_columns(source: Source, signature: Signature, keep: Sequence[str]) -> None:
+def _check_columns(source: Source, signature: Signature, keep: Sequence[str], explain: bool) -> None:
     """Raise `RecordsError` unless the source has each field and each kept column exactly once."""
     names, wanted = source.names, [*(field.name for field in signature.fields), *keep]
     separator = signature.file_format.separator
@@ -237,7 +238,7 @@ def _check_columns(source: Source, signature: Signature, keep: Sequence[str]) ->
             raise RecordsError(f"{explain_repeated(source.header, names, name)}; rename one in the file")
     check_names(names, wanted)
     for name in keep:
-        if name in _answer_names(signature):
+        if name in _answer_names(signature, explain):
             raise RecordsError(f"column '{name}' cannot be kept: the answers have a column of this name")
 
 # %% ../../nbs/scoring/52_files.ipynb #tally
@@ -262,6 +263,7 @@ def score_file(
     *,
     processes: int = 1,
     keep: Sequence[str] = (),  # columns of the source that are copied to the output
+    explain: bool = False,  # whether to write what each field adds to the margin
     progress: Progress | None = None,
 ) -> Tally:
     """Write the predictions for `source` to `destination`, one row for each of its rows in their order; return a tally.
@@ -273,23 +275,24 @@ def score_file(
     source, destination = Path(source), Path(destination)
     keep = list(dict.fromkeys(map(normalize_name, keep)))
     _check_paths(source, destination)
-    verified = read_bundle(Path(bundle))
-    predictor = Predictor(verified)
-    signature = predictor.signature
+    predictor = Predictor(verified := read_bundle(Path(bundle)))
+    signature, suffix = predictor.signature, destination.suffix.lower()
     try:
         columns = list(dict.fromkeys([*(field.name for field in signature.fields), *keep]))
         opened = open_source(source, columns, signature.file_format)
-        _check_columns(opened, signature, keep)
-        if processes == 1:
-            scores = score_blocks(opened, predictor, keep)
-        else:
-            scores = score_in_processes(opened, verified, keep, processes)
+        _check_columns(opened, signature, keep, explain)
+        alone = processes == 1
+        scores = (
+            score_blocks(opened, predictor, keep, explain)
+            if alone
+            else score_in_processes(opened, verified, keep, processes, explain)
+        )
         with (
             _rename_in_errors(None, destination),
             closing(scores),
             _atomic(destination) as answers,
             _atomic(rejects_path(destination)) as reasons,
-            _open_destination(answers, destination.suffix.lower(), opened, signature, keep) as write,
+            _open_destination(answers, suffix, opened, signature, keep, explain=explain) as write,
         ):
             rows, rejected = _write_all(scores, write, reasons, progress)
     except RecordsError as error:

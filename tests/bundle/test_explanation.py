@@ -18,7 +18,7 @@ from mlops_pkg.bundle import predictor as module
 from mlops_pkg.bundle.explanation import Explainer, LinearTerms, TreeTerms, pack_explanation
 from mlops_pkg.bundle.manifest import EXPLANATION, BundleError, verify
 from mlops_pkg.bundle.predictor import Predictor
-from tests.toy import GRAPH, RECORD, seal, write_bundle
+from tests.toy import EXPLAINED, GRAPH, RECORD, TERMS, explained_bundle, write_bundle
 
 Arrays = dict[str, np.ndarray]
 FEATURES = 4
@@ -216,31 +216,6 @@ def test_what_is_no_explanation_is_refused_in_one_line(content: bytes) -> None:
 
 
 # From a bundle
-
-KNOWN = "    known = Add(by_place, by_hour)\n"
-EXPLAINED = GRAPH.replace("double[n] answer)", "double[n] answer, double[n,3] features)").replace(
-    KNOWN,
-    f"""{KNOWN}
-    axis = Constant <value = int64[1] {{1}}> ()
-    place_column = Unsqueeze(by_place, axis)
-    hour_column = Unsqueeze(as_double, axis)
-    wind_column = Unsqueeze(by_wind, axis)
-    features = Concat <axis = 1> (place_column, hour_column, wind_column)
-""",
-)
-TERMS = {
-    "coefficients": np.array([[1.0, 0.1, -1.0]]),
-    "intercept": np.zeros(1),
-    "means": np.array([0.25, 12.0, 0.5]),
-    "shares": np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 1.0, 0.0]]),  # place: origin, hour: start, log: wind
-}
-
-
-def explained_bundle(folder: Path, terms: Arrays = TERMS, graph: str = EXPLAINED) -> Path:
-    """A bundle of the toy model with an explanation."""
-    write_bundle(folder, graph)
-    (folder / EXPLANATION).write_bytes(pack_explanation(terms))
-    return seal(folder)
 
 
 def test_each_record_is_explained_field_by_field(tmp_path: Path) -> None:

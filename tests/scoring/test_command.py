@@ -64,15 +64,17 @@ def test_predict_answers_a_file_and_tells_what_became_of_it(to_score: Path) -> N
 def test_predict_hands_over_what_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
     handed: list[object] = []
 
-    def score(*given: object, processes: int, keep: tuple[str, ...], progress: object) -> Tally:
-        handed.extend([*given, processes, keep])
+    def score(*given: object, processes: int, keep: tuple[str, ...], explain: bool, progress: object) -> Tally:
+        handed.extend([*given, processes, keep, explain])
         return Tally(1_000_000, 0, None)
 
     monkeypatch.setattr("mlops_pkg.scoring.files.score_file", score)
 
-    result = run("predict", "a.csv", "b.parquet", "--bundle", "c", "--processes", "3", "--keep", "d", "--keep", "e")
+    options = ("--bundle", "c", "--processes", "3", "--keep", "d", "--keep", "e", "--explain")
 
-    assert handed == [Path("c"), Path("a.csv"), Path("b.parquet"), 3, ("d", "e")]
+    result = run("predict", "a.csv", "b.parquet", *options)
+
+    assert handed == [Path("c"), Path("a.csv"), Path("b.parquet"), 3, ("d", "e"), True]
     assert result.output == "1,000,000 rows: 1,000,000 answered, 0 rejected\n"
 
 

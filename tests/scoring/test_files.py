@@ -11,19 +11,22 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mlops_pkg.bundle.explanation import Explanation
 from mlops_pkg.bundle.manifest import BundleError
 from mlops_pkg.bundle.predictor import Predictor
 from mlops_pkg.bundle.records import RecordsError
 from mlops_pkg.scoring import blocks, files
 from mlops_pkg.scoring.files import Tally, score_file
+from mlops_pkg.scoring.scores import _explained_columns
 from tests.conftest import ROOT
 from tests.names import NAMES, NFC, NFD, expected_sum, named_bundle
-from tests.toy import TOY, write_bundle
+from tests.toy import TOY, explained_bundle, write_bundle
 
 HEADER = "origin,wind,start,note\n"
 ROWS = [
@@ -480,3 +483,70 @@ def test_a_row_is_told_by_its_place_in_the_whole_file(
     assert (tally.rows, tally.rejected) == (500, 1)
     assert read_csv(source.with_name("out.rejects.csv"))[0]["row"] == "321"
     assert [row["row"] for row in read_csv(source.with_name("out.csv")) if not row["prediction"]] == ["321"]
+
+
+# Explanations
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_an_explanation_stands_beside_the_answers(suffix: str, tmp_path: Path, source: Path) -> None:
+    bundle = explained_bundle(tmp_path / "bundle")
+    out = source.with_name(f"out{suffix}")
+
+    score_file(bundle, source, out, keep=["note"], explain=True)
+
+    found = pd.read_csv(out) if suffix == ".csv" else pd.read_parquet(out)
+    explanation = ["base", "contribution_origin", "contribution_wind", "contribution_start"]
+    assert list(found.columns[:3]) == ["row", "prediction", "probability"]
+    assert list(found.columns[3:]) == [*explanation, "note"]
+    answered = found["probability"].notna()
+    assert found.loc[~answered, explanation].isna().all(axis=None)
+    margin = found.loc[answered, explanation].sum(axis=1)
+    np.testing.assert_allclose(1 / (1 + np.exp(-margin)), found.loc[answered, "probability"], atol=2e-9)
+    assert found["base"].dropna().nunique() == 1
+
+
+def test_an_explanation_changes_no_answer_and_processes_change_no_explanation(tmp_path: Path, source: Path) -> None:
+    bundle, plain, one, two = explained_bundle(tmp_path / "bundle"), *(tmp_path / f"{name}.csv" for name in "abc")
+
+    score_file(bundle, source, plain)
+    score_file(bundle, source, one, explain=True)
+    score_file(bundle, source, two, explain=True, processes=2)
+
+    answers = [",".join(line.split(",")[:3]) for line in one.read_text().splitlines()]
+    assert answers == plain.read_text().splitlines()
+    assert two.read_bytes() == one.read_bytes()
+
+
+def test_a_model_of_several_classes_is_explained_class_by_class() -> None:
+    signature = dataclasses.replace(TOY, threshold=None, labels=("late", "on time", "never"))
+
+    names = files._answer_names(signature, explain=True)
+
+    assert names[5:7] == ["base_late", "contribution_origin_late"]
+    assert names[-1] == "contribution_start_never"
+    explanation = Explanation((), np.array([0.1, 0.2, 0.3]), np.arange(18.0).reshape(2, 3, 3), np.zeros((2, 3)))
+    columns = _explained_columns(explanation, np.array([False, True]))
+    assert [column[0] for column in columns] == [0.1, 0.0, 3.0, 6.0, 0.2, 1.0, 4.0, 7.0, 0.3, 2.0, 5.0, 8.0]
+    assert all(column[1] is None for column in columns)
+    assert len(columns) == len(names) - 5
+
+
+def test_a_bundle_without_an_explanation_says_so_and_leaves_the_output(bundle: Path, source: Path) -> None:
+    out = source.with_name("out.csv")
+    out.write_text("before")
+
+    with pytest.raises(BundleError, match=r"^explanation\.npz: no explanation: the bundle has no such file$"):
+        score_file(bundle, source, out, explain=True)
+
+    assert out.read_text() == "before"
+    assert not left_over(out.parent)
+
+
+def test_a_column_of_the_explanation_cannot_be_kept(tmp_path: Path, source: Path) -> None:
+    bundle = explained_bundle(tmp_path / "bundle")
+    source.write_text(source.read_text().replace("note", "base"))
+
+    score_file(bundle, source, source.with_name("out.csv"), keep=["base"])
+    with pytest.raises(RecordsError, match="column 'base' cannot be kept: the answers have a column of this name"):
+        score_file(bundle, source, source.with_name("out.csv"), keep=["base"], explain=True)
