@@ -266,7 +266,7 @@ def score_file(
     explain: bool = False,  # whether to write what each field adds to the margin
     progress: Progress | None = None,
 ) -> Tally:
-    """Write the predictions for `source` to `destination`, one row for each of its rows in their order; return a tally.
+    """Write the predictions for the rows of `source` to `destination`, in their order; return a tally.
 
     The columns are `row` from 0 and `prediction`; of a classification that is the class decided for, followed by the
     `probability` of the second of two classes, or one `probability_CLASS` for each of more. A rejected row has none.
@@ -281,12 +281,8 @@ def score_file(
         columns = list(dict.fromkeys([*(field.name for field in signature.fields), *keep]))
         opened = open_source(source, columns, signature.file_format)
         _check_columns(opened, signature, keep, explain)
-        alone = processes == 1
-        scores = (
-            score_blocks(opened, predictor, keep, explain)
-            if alone
-            else score_in_processes(opened, verified, keep, processes, explain)
-        )
+        one = [score_blocks(opened, predictor, keep, explain)] if processes == 1 else []
+        [scores] = one or [score_in_processes(opened, verified, keep, processes, explain)]
         with (
             _rename_in_errors(None, destination),
             closing(scores),

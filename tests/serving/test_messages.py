@@ -50,7 +50,7 @@ def refused(body: bytes, most: int = 10) -> tuple[int, str, str]:
 
 def reason(record: str) -> str:
     """Why a record, as JSON, is not answered."""
-    (reject,) = read_records(read_json(f'{{"records": [{record}]}}'.encode(), 1), TOY).rejects
+    (reject,) = read_records(read_json(f'{{"records": [{record}]}}'.encode(), 1)[0], TOY).rejects
     return f"{reject.field}: {reject.reason}"
 
 
@@ -128,7 +128,7 @@ def test_a_number_that_is_none_is_told_with_its_field(wind: str, why: str) -> No
 def test_half_a_character_is_refused_and_the_reply_is_text() -> None:
     assert reason(r'{"origin": "\ud800", "wind": 1, "start": "2013-01-01T21:00"}') == "origin: not valid Unicode text"
 
-    records = read_json(rb'{"records": [{"\udfff": 1, "origin": "EWR", "start": "2013-01-01T21:00"}]}', 1)
+    records = read_json(rb'{"records": [{"\udfff": 1, "origin": "EWR", "start": "2013-01-01T21:00"}]}', 1)[0]
     answers = Answers(np.array([np.nan]), np.array([-1]), tuple(read_records(records, TOY).rejects), (0, 1))
     (prediction,) = json.loads(json_answers(answers, INFO))["predictions"]
     assert prediction["errors"][0]["field"] == r"\udfff"
@@ -141,7 +141,7 @@ def test_half_a_character_is_refused_and_the_reply_is_text() -> None:
 def test_what_is_json_is_read_as_it_was_written(value: Any) -> None:
     body = json.dumps({"records": [value]}).encode()
 
-    assert read_json(body, 1) == [value]
+    assert read_json(body, 1) == ([value], False)
 
 
 @given(st.lists(st.floats(0, 1) | st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=9))
@@ -382,7 +382,7 @@ def test_the_arrow_reply_has_null_where_there_is_no_answer() -> None:
 
 def test_json_and_arrow_are_read_as_the_same_record() -> None:
     data = table(wind=pa.array([2.0, None]), origin=pa.array(["EWR", "EWR"]))
-    one = read_records(read_json(json.dumps({"records": [RECORD]}).encode(), 1), TOY).feeds
+    one = read_records(read_json(json.dumps({"records": [RECORD]}).encode(), 1)[0], TOY).feeds
     both = read_columns(read_arrow(stream(data), 2, TOY), TOY).feeds
 
     assert {name: column[0] for name, column in both.items()} == {name: column[0] for name, column in one.items()}

@@ -139,7 +139,7 @@ def test_an_answer_fits_its_schema() -> None:
     assert not check.is_valid({"prediction": 0.7})
     assert not check.is_valid({"prediction": 1, "probability": 1.7, "probabilities": {"0": 0.3, "1": 0.7}})
     regression = document(replace(TOY, task="regression", threshold=None))["components"]["schemas"]["Answer"]
-    assert list(regression["properties"]) == ["prediction", "errors"]
+    assert list(regression["properties"]) == ["prediction", "explanation", "errors"]
 
 
 def test_the_example_is_a_likely_record_that_is_answered() -> None:
