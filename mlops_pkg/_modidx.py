@@ -1977,6 +1977,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'mlops_pkg.scoring.files._csv_writer': ( 'scoring/files.html#_csv_writer',
                                                                                   'mlops_pkg/scoring/files.py'),
                                          'mlops_pkg.scoring.files._lock': ('scoring/files.html#_lock', 'mlops_pkg/scoring/files.py'),
+                                         'mlops_pkg.scoring.files._open_checked': ( 'scoring/files.html#_open_checked',
+                                                                                    'mlops_pkg/scoring/files.py'),
                                          'mlops_pkg.scoring.files._open_destination': ( 'scoring/files.html#_open_destination',
                                                                                         'mlops_pkg/scoring/files.py'),
                                          'mlops_pkg.scoring.files._output': ('scoring/files.html#_output', 'mlops_pkg/scoring/files.py'),

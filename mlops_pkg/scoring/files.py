@@ -241,6 +241,14 @@ def _check_columns(source: Source, signature: Signature, keep: Sequence[str], ex
         if name in _answer_names(signature, explain):
             raise RecordsError(f"column '{name}' cannot be kept: the answers have a column of this name")
 
+
+def _open_checked(path: Path, signature: Signature, keep: Sequence[str], explain: bool) -> Source:
+    """Return the source that holds the fields and the columns to keep; raise `RecordsError` for another one."""
+    columns = list(dict.fromkeys([*(field.name for field in signature.fields), *keep]))
+    source = open_source(path, columns, signature.file_format)
+    _check_columns(source, signature, keep, explain)
+    return source
+
 # %% ../../nbs/scoring/52_files.ipynb #tally
 @dataclass(frozen=True)
 class Tally:
@@ -278,11 +286,11 @@ def score_file(
     predictor = Predictor(verified := read_bundle(Path(bundle)))
     signature, suffix = predictor.signature, destination.suffix.lower()
     try:
-        columns = list(dict.fromkeys([*(field.name for field in signature.fields), *keep]))
-        opened = open_source(source, columns, signature.file_format)
-        _check_columns(opened, signature, keep, explain)
-        one = [score_blocks(opened, predictor, keep, explain)] if processes == 1 else []
-        [scores] = one or [score_in_processes(opened, verified, keep, processes, explain)]
+        opened = _open_checked(source, signature, keep, explain)
+        if processes == 1:
+            scores = score_blocks(opened, predictor, keep, explain)
+        else:
+            scores = score_in_processes(opened, verified, keep, processes, explain)
         with (
             _rename_in_errors(None, destination),
             closing(scores),
