@@ -1427,6 +1427,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                               'mlops_pkg/portable/export.py'),
                                            'mlops_pkg.portable.export.pipeline_scores': ( 'portable/export.html#pipeline_scores',
                                                                                           'mlops_pkg/portable/export.py'),
+                                           'mlops_pkg.portable.export.score_outputs': ( 'portable/export.html#score_outputs',
+                                                                                        'mlops_pkg/portable/export.py'),
                                            'mlops_pkg.portable.export.supported': ( 'portable/export.html#supported',
                                                                                     'mlops_pkg/portable/export.py'),
                                            'mlops_pkg.portable.export.threshold_agreement': ( 'portable/export.html#threshold_agreement',

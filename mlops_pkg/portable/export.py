@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['REFUSALS', 'CLOSED_FORM', 'STRANGE_TEXT', 'STRANGE_NUMBERS', 'FACTORS', 'FIRST', 'LAST', 'supported', 'export',
-           'feeds', 'graph_scores', 'pipeline_scores', 'explanation_terms', 'Agreement', 'tolerance', 'compare',
-           'agreement', 'fuzz_records', 'thresholds', 'make_threshold_rows', 'threshold_agreement']
+           'feeds', 'score_outputs', 'graph_scores', 'pipeline_scores', 'explanation_terms', 'Agreement', 'tolerance',
+           'compare', 'agreement', 'fuzz_records', 'thresholds', 'make_threshold_rows', 'threshold_agreement']
 
 # %% ../../nbs/portable/19_export.ipynb #imports
 import warnings
@@ -73,6 +73,11 @@ def feeds(frame: pd.DataFrame, inputs: Mapping[str, str]) -> dict[str, np.ndarra
     return arrays
 
 
+def score_outputs(session: InferenceSession) -> list[str]:
+    """Return the names of the outputs margin and answer of a graph, without the features that it may also return."""
+    return [item.name for item in session.get_outputs()[:2]]
+
+
 def graph_scores(
     session: InferenceSession,
     frame: pd.DataFrame,
@@ -80,10 +85,10 @@ def graph_scores(
     rows: int = 8192,  # rows in one call
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return margin and answer of the graph for each row; NaN for a row that it refuses."""
-    arrays = feeds(frame, inputs)
+    arrays, outputs = feeds(frame, inputs), score_outputs(session)
     parts = []
     for start in range(0, len(frame), rows):
-        parts.append(session.run(None, {name: a[start : start + rows] for name, a in arrays.items()}))
+        parts.append(session.run(outputs, {name: a[start : start + rows] for name, a in arrays.items()}))
     margins, answers = zip(*parts, strict=True)
     return np.concatenate(margins), np.concatenate(answers)
 

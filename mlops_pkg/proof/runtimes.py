@@ -41,7 +41,7 @@ from ..bundle.signature import label_text
 from ..core.params import UserError, load_data, load_params
 from ..core.workspace import Workspace, read_table
 from ..modelling.models import read_model
-from ..portable.export import compare, feeds, graph_scores, pipeline_scores, tolerance
+from ..portable.export import compare, feeds, graph_scores, pipeline_scores, score_outputs, tolerance
 from ..portable.graph import open_session
 from ..project.files import read_stages
 from ..scoring.blocks import is_csv, open_source
@@ -373,10 +373,10 @@ def _input(path: Path, workspace: Workspace) -> Path:
 def predict_by_rows(reference: Reference, graph: bytes) -> Scores:
     """Return the scores of the graph for one row at a time."""
     session, values = open_session(graph), feeds(reference.rows, reference.inputs)
-    scores = []
+    outputs, scores = score_outputs(session), []
     for row in range(len(reference.rows)):
         one = {name: column[row : row + 1] for name, column in values.items()}
-        scores.append(session.run(None, one))
+        scores.append(session.run(outputs, one))
     margins, answers = zip(*scores, strict=True)
     return np.concatenate(margins), np.concatenate(answers)
 

@@ -604,7 +604,7 @@ def features_difference(name: str, rows: pd.DataFrame) -> tuple[float, int]:
     """Return the largest difference of a feature between steps and graph, and the number of rows the graph accepts."""
     it = fitted(name)
     asked = features_session(it.pipeline, it.case.inputs)
-    found, missing = (part.reshape(len(rows), -1) for part in asked.run(None, feeds(rows, it.case.inputs)))
+    found, missing = (part.reshape(len(rows), -1) for part in asked.run(None, feeds(rows, it.case.inputs))[:2])
     answered = ~np.isnan(missing[:, 0])
     expected = ask_features(it.pipeline, rows[answered])
     return np.inf if expected is None else largest(expected, found[answered]), int(answered.sum())
