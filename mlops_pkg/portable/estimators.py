@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['SCALERS', 'HISTOGRAM', 'CLASSIC', 'TREES', 'Terms', 'require_finite_matrix', 'emit_scaler', 'emit_wrapped_scaler',
            'Tree', 'constant_tree', 'iterate_trees', 'compares_doubles', 'sum_trees', 'explain_trees', 'logistic',
-           'normalise', 'count_classes', 'add_probabilities', 'emit_hist_gradient_boosting', 'emit_gradient_boosting',
-           'emit_forest', 'emit_logistic_regression', 'emit_linear_regression']
+           'normalise', 'count_classes', 'softmax', 'add_probabilities', 'emit_hist_gradient_boosting',
+           'emit_gradient_boosting', 'emit_forest', 'emit_logistic_regression', 'emit_sgd_classifier',
+           'emit_linear_regression', 'emit_network']
 
 # %% ../../nbs/portable/18_estimators.ipynb #imports
 from collections.abc import Callable, Iterator
@@ -221,13 +222,16 @@ def count_classes(step: Any) -> int:
     return classes
 
 
+def softmax(g: Graph, x: str) -> str:
+    """Return the exponentials of each row, divided by their sum."""
+    return normalise(g, g.op("Exp", g.op("Sub", x, g.op("ReduceMax", x, np.array([1]), keepdims=1))))
+
+
 def add_probabilities(g: Graph, margin: str, classes: int) -> None:
     """Add the outputs of a classifier whose margins are log-odds, or logarithms up to a constant."""
     if classes == 2:
         return add_outputs(g, margin, logistic(g, margin))
-    largest = g.op("ReduceMax", margin, np.array([1]), keepdims=1)
-    softmax = normalise(g, g.op("Exp", g.op("Sub", margin, largest)))
-    return add_outputs(g, margin, softmax, classes)
+    return add_outputs(g, margin, softmax(g, margin), classes)
 
 # %% ../../nbs/portable/18_estimators.ipynb #hist-gradient-boosting
 @emits("sklearn.HistGradientBoostingClassifier", "sklearn.HistGradientBoostingRegressor")
@@ -301,10 +305,50 @@ def emit_logistic_regression(g: Graph, step: Any) -> None:
     return add_probabilities(g, margin, classes)
 
 
-@emits(*(f"sklearn.{kind}" for kind in ("Ridge", "LinearRegression", "ElasticNet", "Lasso")))
+@emits("sklearn.SGDClassifier")
+def emit_sgd_classifier(g: Graph, step: Any) -> None:
+    """Apply the logistic function to each margin, and divide by their sum where there are more than two classes."""
+    if step.loss != "log_loss":
+        raise UnsupportedError(f"loss='{step.loss}': only log_loss is supported")
+    margin, classes = _linear_margin(g, step), count_classes(step)
+    answer = logistic(g, margin)
+    if classes > 2:
+        return add_outputs(g, margin, normalise(g, answer), classes)
+    return add_outputs(g, margin, answer)
+
+
+@emits(
+    *(f"sklearn.{kind}" for kind in ("Ridge", "LinearRegression", "ElasticNet", "Lasso", "LinearSVR", "SGDRegressor"))
+)
 def emit_linear_regression(g: Graph, step: Any) -> None:
     """Return the margin."""
     margin = _linear_margin(g, step)
     if np.ndim(step.coef_) > 1 and len(step.coef_) > 1:
         raise UnsupportedError(f"it has {len(step.coef_)} outputs; one is supported")
     add_outputs(g, margin, margin)
+
+# %% ../../nbs/portable/18_estimators.ipynb #networks
+def _activate(g: Graph, kind: str, x: str) -> str:
+    """Return an activation of scikit-learn's networks, by its name there."""
+    if kind in ("identity", "softmax"):
+        return x
+    if kind == "relu":
+        return g.op("Where", g.op("Less", x, 0.0), 0.0, x)
+    if kind == "logistic":
+        return logistic(g, x)
+    return g.op({"tanh": "Tanh", "exp": "Exp"}[kind], x)
+
+
+@emits("sklearn.MLPClassifier", "sklearn.MLPRegressor")
+def emit_network(g: Graph, step: Any) -> None:
+    """Multiply by the weights of each layer, add its biases and activate."""
+    classes, outputs = count_classes(step), step.n_outputs_
+    if outputs != (classes if classes > 2 else 1):
+        raise UnsupportedError(f"it has {outputs} outputs; one is supported")
+    x = as_matrix(g)
+    require_finite_matrix(g, x, allow_missing=False)
+    kinds = [step.activation] * (len(step.coefs_) - 1) + [step.out_activation_]
+    for weights, biases, kind in zip(step.coefs_, step.intercepts_, kinds, strict=True):
+        x = _activate(g, kind, g.op("Add", g.op("MatMul", x, weights.astype(np.float64)), biases.astype(np.float64)))
+    answer = softmax(g, x) if classes > 2 else x
+    add_outputs(g, answer, answer, outputs)

@@ -229,6 +229,10 @@ def emit(g: Graph, step: Any, name: str) -> None:
     """Write one fitted step into the graph; raise `UnsupportedError` with its name where no graph can express it."""
     kind = type_name(step)
     try:
+        if hasattr(step, "classes_") and not hasattr(step, "predict_proba"):
+            raise UnsupportedError(
+                "it gives no probabilities, which are the answers of a graph; use a classifier that does"
+            )
         emitter = _find_emitter(g, kind)
         if g.matrix is None:
             _order_columns(g, step)

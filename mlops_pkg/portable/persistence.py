@@ -70,6 +70,8 @@ TRUSTED = (
     "lightgbm.sklearn.LGBMClassifier",
     "lightgbm.sklearn.LGBMRegressor",
     "xgboost.sklearn.XGBClassifier",
+    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+    "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
     "sklearn.tree._tree.Tree",  # checked by `_check_trees`
     "xgboost.sklearn.XGBRegressor",
 )
@@ -127,7 +129,7 @@ def _steps(model: Any) -> list[Any]:
 
 
 def _as_data(model: Any) -> Any:
-    """Return a copy of an estimator or pipeline without numbers of threads, and with boosters as data."""
+    """Return a copy of an estimator or pipeline without numbers of threads, with boosters as data."""
     model = copy.deepcopy(model)
     for step in _steps(model):
         if hasattr(step, "_bin_mapper"):
@@ -137,6 +139,8 @@ def _as_data(model: Any) -> Any:
             getattr(step, "_other_params", {}).pop("n_jobs", None)  # LightGBM keeps it twice
         if getattr(step, "_Booster", None) is not None:
             step._Booster = _write_booster(step)
+        if hasattr(step, "_fit_method"):
+            step._tree = None  # the tree over stored rows is made of them when they are loaded
     return model
 
 # %% ../../nbs/portable/15_persistence.ipynb #without-padding
@@ -208,6 +212,7 @@ def load_model(source: Path | bytes, own: Iterable[type[Any]] = ()) -> Any:
     Raises `UntrustedTypesFoundException` for another type that is not in TRUSTED.
     """
     import skops.io
+    from sklearn import neighbors
 
     content = source.read_bytes() if isinstance(source, Path) else source
     model = skops.io.loads(content, trusted=[*TRUSTED, *(f"{kind.__module__}.{kind.__qualname__}" for kind in own)])
@@ -215,4 +220,8 @@ def load_model(source: Path | bytes, own: Iterable[type[Any]] = ()) -> Any:
     for step in _steps(model):
         if getattr(step, "_Booster", None) is not None:
             step._Booster = _read_booster(step, step._Booster)
+        if kind := {"kd_tree": neighbors.KDTree, "ball_tree": neighbors.BallTree}.get(getattr(step, "_fit_method", "")):
+            step._tree = kind(
+                step._fit_X, step.leaf_size, metric=step.effective_metric_, **step.effective_metric_params_
+            )
     return model

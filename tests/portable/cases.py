@@ -15,11 +15,11 @@ from feature_engine.wrappers import SklearnTransformerWrapper
 from lightgbm import LGBMClassifier, LGBMRegressor
 from onnx import TensorProto
 from onnxruntime import InferenceSession
-from sklearn import ensemble, linear_model, preprocessing
+from sklearn import ensemble, linear_model, neighbors, neural_network, preprocessing, svm
 from sklearn.pipeline import Pipeline
 from xgboost import XGBClassifier, XGBRegressor
 
-from mlops_pkg.portable.export import REFUSALS, export, feeds, graph_scores, pipeline_scores
+from mlops_pkg.portable.export import REFUSALS, _score_rows, export, feeds, graph_scores
 from mlops_pkg.portable.graph import add_outputs, emit, new_graph, open_session, serialize, stack_columns, type_name
 from mlops_pkg.portable.transformers import RoundedCyclicalFeatures
 
@@ -431,7 +431,12 @@ def add_forests() -> None:
         make = partial(kind, criterion="absolute_error", n_estimators=3, max_depth=4, random_state=0)
         case("absolute_error, missing", make, "wind temp gust", target="minutes")
         case("monotone", partial(kind, monotonic_cst=[1, -1, 0], **small), "wind temp seats", target="minutes")
-        case("one feature, one split", partial(kind, n_estimators=2, max_depth=1), "wind", target="minutes")
+        case(
+            "one feature, one split",
+            partial(kind, n_estimators=2, max_depth=1, random_state=0),
+            "wind",
+            target="minutes",
+        )
 
 
 def add_xgboost() -> None:
@@ -505,12 +510,77 @@ def add_linear() -> None:
         case("no intercept", partial(kind, fit_intercept=False), "wind temp seats", **options)
         case("scaled", kind, "wind temp seats rain", (preprocessing.RobustScaler,), **options)
         case("one feature", kind, "temp", **options)
+    for kind in (partial(svm.LinearSVR, random_state=0), partial(linear_model.SGDRegressor, random_state=0)):
+        case("", kind, "wind temp seats", scaled, target="minutes", exact=False)
+        case(
+            "one feature, no intercept",
+            partial(kind, fit_intercept=False),
+            "rain",
+            scaled,
+            target="minutes",
+            exact=False,
+        )
+    make = partial(linear_model.SGDClassifier, loss="log_loss", random_state=0)
+    for target in ("late", "cause"):
+        case(target, make, "wind temp seats", scaled, target=target, exact=False)
     case("nine features", linear_model.Ridge, " ".join(X), (no_gaps,), target="minutes", exact=False)
+
+
+def add_distances() -> None:
+    """Add cases with stored rows."""
+    columns, scaled, number = "wind temp seats", (preprocessing.StandardScaler,), {"target": "minutes", "exact": False}
+    few, tree = {"n_neighbors": 4}, {"weights": "distance", "algorithm": "kd_tree"}
+    for kind, target in ((neighbors.KNeighborsClassifier, "late"), (neighbors.KNeighborsRegressor, "minutes")):
+        options: dict[str, Any] = {"target": target, "exact": False}
+        case("", kind, columns, scaled, **options)
+        case("brute", partial(kind, algorithm="brute", **few), "x1 x2 x3", (no_gaps,), **options)
+        case("distance", partial(kind, **tree), "x3 x4", (no_gaps,), **options)
+        case("ball_tree, distance", partial(kind, **tree | {"algorithm": "ball_tree"}), columns, scaled, **options)
+        case("all rows", partial(kind, n_neighbors=400), "wind", **options)
+        case("one neighbour", partial(kind, n_neighbors=1), "wind temp", **options)
+    case("three classes", neighbors.KNeighborsClassifier, columns, scaled, target="cause", exact=False)
+    make = partial(neighbors.KNeighborsClassifier, **tree)
+    case("three classes, distance", make, columns, scaled, target="cause", exact=False)
+    for kernel in ("rbf", "linear"):
+        case(kernel, partial(svm.SVR, kernel=kernel), columns, scaled, **number)
+    case("gamma", partial(svm.SVR, gamma=3.0, C=100.0, epsilon=0.01), "x3 x4", (no_gaps, *scaled), **number)
+    case("unscaled", svm.SVR, "wind temp", **number)
+
+
+def add_networks() -> None:
+    """Add cases with multi-layer perceptrons."""
+    small: dict[str, Any] = {"hidden_layer_sizes": (12, 5), "max_iter": 30, "random_state": 0}
+    columns, scaled = "wind temp seats x3", (no_gaps, preprocessing.StandardScaler)
+    classes, numbers = (partial(kind, **small) for kind in (neural_network.MLPClassifier, neural_network.MLPRegressor))
+    for activation, target in itertools.product(("relu", "tanh", "logistic", "identity"), ("late", "cause")):
+        case(
+            f"{activation}, {target}",
+            partial(classes, activation=activation),
+            columns,
+            scaled,
+            target=target,
+            exact=False,
+        )
+        make = partial(numbers, activation=activation)
+        if target == "late":
+            case(activation, make, columns, scaled, target="minutes", exact=False)
+    case("poisson", partial(numbers, loss="poisson"), columns, scaled, target="minutes", exact=False)
+    case("no hidden layer", partial(classes, hidden_layer_sizes=()), columns, scaled, exact=False)
 
 
 for add in (add_imputers, add_encoders, add_outliers, add_times, add_creation, add_transformations, add_bins):
     add()
-for add in (add_selection, add_scalers, add_boosting, add_forests, add_xgboost, add_lightgbm, add_linear):
+for add in (
+    add_selection,
+    add_scalers,
+    add_boosting,
+    add_forests,
+    add_xgboost,
+    add_lightgbm,
+    add_linear,
+    add_distances,
+    add_networks,
+):
     add()
 
 
@@ -611,9 +681,12 @@ def features_difference(name: str, rows: pd.DataFrame) -> tuple[float, int]:
 
 
 def margin_difference(name: str, rows: pd.DataFrame) -> tuple[float, int]:
-    """Return the largest difference of a margin between pipeline and graph, and how many rows the graph accepts."""
+    """Return the largest difference of a margin between pipeline and graph, and how many rows the graph accepts.
+
+    Rows of which either margin is right, since their nearest neighbours are chance, are left out.
+    """
     it = fitted(name)
-    found = graph_scores(it.session, rows, it.case.inputs)[0]
-    answered = ~np.isnan(found.reshape(len(rows), -1)[:, 0])
-    expected = pipeline_scores(it.pipeline, rows[answered])[0]
-    return largest(expected.reshape(found[answered].shape), found[answered]), int(answered.sum())
+    found = graph_scores(it.session, rows, it.case.inputs)[0].reshape(len(rows), -1)
+    answered = ~np.isnan(found[:, 0])
+    expected, _, size = (part.reshape(answered.sum(), -1) for part in _score_rows(it.pipeline, rows[answered]))
+    return largest(np.where(np.isinf(size), found[answered], expected), found[answered]), int(answered.sum())

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from lightgbm import LGBMClassifier, LGBMRegressor, early_stopping
 from onnx import TensorProto, helper, numpy_helper
-from sklearn import ensemble, linear_model
+from sklearn import ensemble, linear_model, neighbors, neural_network, svm
 from sklearn.dummy import DummyClassifier
 from sklearn.pipeline import Pipeline
 from xgboost import XGBClassifier, XGBRegressor
@@ -20,6 +20,7 @@ from mlops_pkg.portable.export import (
     Agreement,
     agreement,
     export,
+    feeds,
     fuzz_records,
     graph_scores,
     make_threshold_rows,
@@ -190,6 +191,56 @@ UNSUPPORTED: dict[str, tuple[Any, Any, str]] = {
         records()["late"],
         r"step 'model' \(lightgbm.LGBMClassifier\): its objective gives 2 margins for 2 classes",
     ),
+    "a margin without a probability": (
+        svm.SVC(),
+        records()["late"],
+        r"step 'model' \(sklearn.SVC\): it gives no probabilities, which are the answers of a graph",
+    ),
+    "a linear margin without a probability": (
+        svm.LinearSVC(),
+        records()["late"],
+        r"step 'model' \(sklearn.LinearSVC\): it gives no probabilities, which are the answers of a graph",
+    ),
+    "a hinge": (
+        linear_model.SGDClassifier(),
+        records()["late"],
+        r"step 'model' \(sklearn.SGDClassifier\): it gives no probabilities, which are the answers of a graph",
+    ),
+    "a smooth hinge": (
+        linear_model.SGDClassifier(loss="modified_huber"),
+        records()["late"],
+        r"step 'model' \(sklearn.SGDClassifier\): loss='modified_huber': only log_loss is supported",
+    ),
+    "another kernel": (
+        svm.SVR(kernel="sigmoid"),
+        records()["minutes"],
+        r"step 'model' \(sklearn.SVR\): kernel='sigmoid': 'linear' or 'rbf' is needed",
+    ),
+    "another distance": (
+        neighbors.KNeighborsClassifier(metric="manhattan"),
+        records()["late"],
+        r"step 'model' \(sklearn.KNeighborsClassifier\): metric='manhattan': only the Euclidean distance",
+    ),
+    "weights of one's own": (
+        neighbors.KNeighborsRegressor(weights=np.ones_like),
+        records()["late"],
+        r"step 'model' \(sklearn.KNeighborsRegressor\): weights: 'uniform' or 'distance' is needed",
+    ),
+    "rounded distances as weights": (
+        neighbors.KNeighborsRegressor(weights="distance", algorithm="brute"),
+        records()["late"],
+        r"step 'model' \(sklearn.KNeighborsRegressor\): weights='distance' of a brute search, .*; use a kd_tree",
+    ),
+    "two outputs of neighbours": (
+        neighbors.KNeighborsRegressor(),
+        TWO,
+        r"step 'model' \(sklearn.KNeighborsRegressor\): it has 2 outputs; one is supported",
+    ),
+    "two outputs of a network": (
+        neural_network.MLPRegressor(max_iter=1),
+        TWO,
+        r"step 'model' \(sklearn.MLPRegressor\): it has 2 outputs; one is supported",
+    ),
     "one class of boosting": (
         ensemble.HistGradientBoostingClassifier(max_iter=2),
         np.zeros(400),
@@ -199,7 +250,7 @@ UNSUPPORTED: dict[str, tuple[Any, Any, str]] = {
 
 
 @pytest.mark.parametrize("what", UNSUPPORTED)
-@pytest.mark.filterwarnings("ignore:categorical_feature keyword")
+@pytest.mark.filterwarnings("ignore:categorical_feature keyword", "ignore::sklearn.exceptions.ConvergenceWarning")
 def test_what_no_graph_can_express_is_refused_in_one_line(what: str) -> None:
     model, target, message = UNSUPPORTED[what]
     pipeline = Pipeline([("model", model)]).fit(records()[["wind", "seats"]], target)
@@ -215,6 +266,42 @@ def test_a_model_without_names_must_get_as_many_columns_as_it_was_fitted_on() ->
 
     with pytest.raises(UnsupportedError, match=r"fitted on 2 columns, and the steps before it give 1$"):
         export(pipeline, {"wind": "number"})
+
+
+def test_more_stored_rows_than_a_graph_should_hold_are_refused() -> None:
+    stored = np.random.default_rng(0).normal(size=(10_001, 1))
+    model = neighbors.KNeighborsRegressor().fit(stored, stored[:, 0])
+
+    with pytest.raises(UnsupportedError, match="it stores 10,001 rows, and a graph 10,000 at most; fit it on a sample"):
+        export(Pipeline([("model", model)]), {"wind": "number"})
+
+
+# Where either answer is right.
+
+
+@pytest.mark.parametrize("algorithm", ["brute", "kd_tree"])
+def test_rows_whose_last_neighbour_is_chance_are_not_compared(algorithm: str) -> None:
+    inputs = {"wind": "number"}
+    stored = pd.DataFrame({"wind": np.repeat([0.0, 1.0, 5.0], [3, 3, 2])})
+    model = neighbors.KNeighborsRegressor(n_neighbors=2, algorithm=algorithm).fit(stored, np.arange(8.0))
+    pipeline = Pipeline([("model", model)])
+    made = onnx.load_from_string(export(pipeline, inputs))
+    scan = next(node for node in made.graph.node if node.op_type == "Scan")
+    targets = next(one for one in part(scan, "body").g.initializer if list(one.dims) == [8, 1])
+    targets.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(targets), targets.name))
+    rows = pd.DataFrame({"wind": [0.1, 0.9, 4.9]})  # of two times three neighbours, two count; of two, both
+
+    found = agreement(pipeline, open_session(made.SerializeToString()), rows, inputs)
+
+    assert (found.differing, found.first) == (1, 2)
+
+
+def test_no_rows_have_no_margins() -> None:
+    it = fitted("SVR rbf")
+
+    margin, _ = it.session.run(None, {name: column[:0] for name, column in feeds(it.frame, it.case.inputs).items()})
+
+    assert margin.shape == (0,)
 
 
 # Would a wrong graph be noticed?
@@ -396,6 +483,35 @@ def test_a_coefficient_that_is_off_by_a_billionth_shows() -> None:
     found = agreement(it.pipeline, open_session(made.SerializeToString()), it.frame, it.case.inputs)
 
     assert found.differing > 300, f"{found}"
+
+
+WEIGHED = ("MLPClassifier tanh, cause", "MLPRegressor relu", "SVR linear", "SGDClassifier late", "LinearSVR")
+
+
+@pytest.mark.parametrize("name", WEIGHED)
+def test_a_weight_that_is_off_by_a_millionth_shows(name: str) -> None:
+    it = fitted(name)
+    made = onnx.load_from_string(it.content)
+    product = [node for node in made.graph.node if node.op_type == "MatMul"][-1]
+    weights = next(constant for constant in made.graph.initializer if constant.name == product.input[1])
+    weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights) * (1 + 1e-6), weights.name))
+
+    found = agreement(it.pipeline, open_session(made.SerializeToString()), it.frame, it.case.inputs)
+
+    assert found.differing > 300, f"{found}"
+
+
+@pytest.mark.parametrize("name", ["KNeighborsClassifier", "KNeighborsRegressor distance", "SVR rbf"])
+def test_a_stored_row_that_has_moved_shows(name: str) -> None:
+    it = fitted(name)
+    made = onnx.load_from_string(it.content)
+    body = part(next(node for node in made.graph.node if node.op_type == "Scan"), "body").g
+    column = next(one for one in body.initializer if len(one.dims) == 1 and one.dims[0] > 100)
+    column.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(column) + 0.1, column.name))
+
+    found = agreement(it.pipeline, open_session(made.SerializeToString()), it.frame, it.case.inputs)
+
+    assert found.differing > 30, f"{found}"
 
 
 def test_what_is_left_of_large_terms_may_differ_as_far_as_their_last_bits() -> None:

@@ -18,8 +18,11 @@ from lightgbm import LGBMClassifier, LGBMRegressor
 from sklearn.base import BaseEstimator
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.svm import SVR
 from skops.io.exceptions import UntrustedTypesFoundException
 from xgboost import XGBClassifier, XGBRegressor
 
@@ -35,6 +38,9 @@ ESTIMATORS: dict[str, Any] = {
     "XGBoost's regression": lambda: XGBRegressor(n_estimators=5, random_state=0),
     "LightGBM": lambda: LGBMClassifier(n_estimators=5, random_state=0, verbose=-1),
     "LightGBM's regression": lambda: LGBMRegressor(n_estimators=5, random_state=0, verbose=-1),
+    "neighbours": lambda: KNeighborsClassifier(algorithm="kd_tree"),
+    "vectors": SVR,
+    "network": lambda: MLPClassifier(max_iter=3, random_state=0),
     "forest": lambda: RandomForestClassifier(n_estimators=5, random_state=0),
 }
 BOOSTERS = [name for name in ESTIMATORS if "XGBoost" in name or "LightGBM" in name]
@@ -72,6 +78,7 @@ def answers_of(model: Any) -> np.ndarray[Any, Any]:
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_equal_fits_are_equal_bytes(name: str) -> None:
     content = dump_model(fit(name))
 
@@ -80,6 +87,7 @@ def test_equal_fits_are_equal_bytes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_a_loaded_model_gives_the_same_answers_to_the_last_bit(name: str, tmp_path: Path) -> None:
     model = fit(name)
     (tmp_path / "model.skops").write_bytes(dump_model(model))
