@@ -33,7 +33,7 @@ from ..portable.persistence import dump_model
 OURS = {
     "random_state": "the seed of everything random is the key seed",
     "n_jobs": "no result may depend on the number of threads",
-    "class_weight": "it has a key of its own, train.class_weight",
+    "class_weight": "it has a key of its own beside the options",
 }
 
 

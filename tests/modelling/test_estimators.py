@@ -477,7 +477,7 @@ def test_a_class_of_scikit_learn_is_named_by_its_path(path: str) -> None:
         ("xgboost", {"n_jobs": 2}, "train.options.n_jobs: remove it; no result may depend on the number of threads"),
         ("xgboost", {"max_depth": -3}, "train.estimator = xgboost: value -3 for Parameter max_depth should be "),
         ("lightgbm", {"num_leaves": 1}, "train.estimator = lightgbm: Check failed: (num_leaves) > (1)"),
-        ("linear", {"class_weight": "balanced"}, "train.options.class_weight: remove it; it has a key of its own, "),
+        ("linear", {"class_weight": "balanced"}, "train.options.class_weight: remove it; it has a key of its own "),
         ("sklearn.svm.LinearSVC", {}, "train.estimator = sklearn.svm.LinearSVC: it gives no probabilities (predict_pr"),
         ("sklearn.cluster.Kmeans", {}, "train.estimator = sklearn.cluster.Kmeans: sklearn.cluster has no class Kmeans"),
     ],
