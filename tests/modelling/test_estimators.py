@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,20 @@ import pytest
 import yaml
 from sklearn.ensemble import GradientBoostingClassifier
 from sklearn.metrics import log_loss, mean_absolute_error, mean_squared_error, roc_auc_score
+from sklearn.utils.validation import has_fit_parameter
 
 from mlops_pkg.core.params import UserError, load_params, merge, read_yaml
 from mlops_pkg.core.stage import run_stage
 from mlops_pkg.core.workspace import Workspace, digest, read_json, read_table, write_table
 from mlops_pkg.modelling import estimators, models
+from mlops_pkg.modelling.classes import import_class, option_names
 from mlops_pkg.modelling.sections import ESTIMATORS, SCALED
 from mlops_pkg.pipeline.params import Params, Train
+from mlops_pkg.portable.export import EMITTERS
 from mlops_pkg.portable.persistence import dump_model, load_model
 from mlops_pkg.proof.rebuild import older_processor_env
 from tests.conftest import STAGES, TASK, said_by
+from tests.modelling.test_classes import EMITTER, OWN
 
 ROOT = Path(__file__).parents[2]
 
@@ -427,6 +432,7 @@ def test_a_damaged_model_is_named_with_its_mend(built: Path, tmp_path: Path, cut
 
 # Any estimator
 
+TASKS = ("classification", "regression")
 BOTH = [(name, task) for name, tasks in ESTIMATORS.items() for task in tasks]
 PENALTY = {("lasso", "regression"): {"alpha": 0.01}, ("elastic_net", "regression"): {"alpha": 0.01}}
 
@@ -603,3 +609,36 @@ def test_neither_threads_nor_hash_seed_nor_processor_change_an_estimator() -> No
 
     assert len(said[0]) == len(BOTH)
     assert [pair for pair, digest in said[0].items() if said[1][pair] != digest] == []
+
+
+# The page about them
+
+
+def describe(name: str) -> str:
+    """Return the row of a name in docs/estimators.md."""
+    kinds = {task: import_class(path, [], "") for task, (path, _) in ESTIMATORS[name].items()}
+    classes = [kinds[task].__name__ if task in kinds else "none, because it gives no probabilities" for task in TASKS]
+    classifier = kinds.get("classification")
+    takes_rows = classifier and has_fit_parameter(classifier, "sample_weight")
+    weights = "option" if classifier and "class_weight" in option_names(classifier) else "rows" if takes_rows else "no"
+    graph = all(f"{kind.__module__.partition('.')[0]}.{kind.__name__}" in EMITTERS for kind in kinds.values())
+    cells = [f"`{name}`", *classes, "yes" if name in SCALED else "no", weights, "yes" if graph else "no"]
+    return f"| {' | '.join(cells)} |"
+
+
+def test_the_page_of_estimators_has_a_row_for_each() -> None:
+    page = (ROOT / "docs" / "estimators.md").read_text()
+
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+
+    assert rows == [describe(name) for name in ESTIMATORS]
+
+
+def test_the_page_shows_the_messages_and_the_class_that_are_tested() -> None:
+    page = (ROOT / "docs" / "estimators.md").read_text()
+    X, y = make_rows()
+
+    for params in (choose("hist_gradient_boosting", max_itr=5), choose("hist_gradient_boosting", max_iter=0)):
+        assert said_by(partial(fit, "hist_gradient_boosting", params, X, y)) in page
+    assert OWN.split("class ClipToSeen")[1].split("\n\n\n")[0] in page
+    assert EMITTER.split("def ")[1].partition("\n")[2].strip() in page
