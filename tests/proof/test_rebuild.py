@@ -305,7 +305,7 @@ def test_a_column_that_has_the_name_of_a_tool_is_green(toy: Toy) -> None:
 
 
 def test_what_a_failed_stage_said_is_kept(toy: Toy) -> None:
-    toy.record("print('about to read')\nvalue = params.evaluate.bootstrap")
+    toy.record("print('about to read')\nvalue = params.evaluate.confidence")
 
     assert only(toy.found(), "see reports/rebuild/train.log")
     assert "about to read" in (toy.root / "reports" / "rebuild" / "train.log").read_text()

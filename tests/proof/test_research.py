@@ -173,9 +173,9 @@ def test_overrides_reach_the_notebook(toy: Path) -> None:
     path = stage_notebook(toy, "train")
     path.write_text(path.read_text().replace("print('rate', RATE)", "print(overrides)"))
 
-    walk("train", Workspace(toy, "research"), {"train": {"max_iter": 50}})
+    walk("train", Workspace(toy, "research"), {"train": {"options": {"max_iter": 50}}})
 
-    assert "{'train': {'max_iter': 50}}" in (toy / "research" / "train.ipynb").read_text()
+    assert "{'train': {'options': {'max_iter': 50}}}" in (toy / "research" / "train.ipynb").read_text()
 
 
 def test_later_override_wins_and_sections_are_kept() -> None:
