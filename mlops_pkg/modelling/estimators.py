@@ -105,7 +105,7 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, list):
         return [_rounded(one) for one in value]
     is_float = isinstance(value, float) or getattr(value, "dtype", None) == np.float64
-    return np.round(value, 8) if is_float else value
+    return np.round(value, 8) + 0.0 if is_float else value  # + 0.0: zero has no sign
 
 
 def round_learned(model: Any) -> None:
@@ -113,7 +113,7 @@ def round_learned(model: Any) -> None:
     vars(model).pop("_optimizer", None)
     for tree in np.ravel(vars(model).get("estimators_", [])):  # of gradient boosting
         for array in (tree.tree_.value, tree.tree_.impurity):
-            array[...] = np.round(array, 8)
+            array[...] = _rounded(array)
     vars(model).update({name: _rounded(value) for name, value in vars(model).items() if name.endswith("_")})
 
 # %% ../../nbs/modelling/22_estimators.ipynb #fit-estimator
