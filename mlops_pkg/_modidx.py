@@ -2241,6 +2241,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'mlops_pkg/serving/models.py')},
             'mlops_pkg.serving.page': { 'mlops_pkg.serving.page._block_kind': ( 'serving/page.html#_block_kind',
                                                                                 'mlops_pkg/serving/page.py'),
+                                        'mlops_pkg.serving.page._can_explain': ( 'serving/page.html#_can_explain',
+                                                                                 'mlops_pkg/serving/page.py'),
                                         'mlops_pkg.serving.page._file_route': ( 'serving/page.html#_file_route',
                                                                                 'mlops_pkg/serving/page.py'),
                                         'mlops_pkg.serving.page._fill': ('serving/page.html#_fill', 'mlops_pkg/serving/page.py'),

@@ -179,10 +179,8 @@ class Explainer:
             if not arrays:
                 raise BundleError(f"{EXPLANATION}: no explanation: the model is neither linear nor a sum of trees")
             self.shares = arrays["shares"]
-            self._terms: LinearTerms | TreeTerms = (
-                LinearTerms(arrays) if "coefficients" in arrays else TreeTerms(arrays)
-            )
-            self.base = self._terms.base  # of each target
+            self.terms: LinearTerms | TreeTerms = LinearTerms(arrays) if "coefficients" in arrays else TreeTerms(arrays)
+            self.base = self.terms.base  # of each target
         except (ValueError, KeyError, IndexError, EOFError, OSError, zipfile.BadZipFile):
             raise BundleError(f"{EXPLANATION}: not an explanation") from None
 
@@ -190,7 +188,7 @@ class Explainer:
         """Return what each field adds to each target in each row of features: rows x fields x targets."""
         found = np.empty((len(features), self.shares.shape[1], len(self.base)))
         for row, x in enumerate(features):
-            found[row] = (self._terms.contributions(x) @ self.shares).T
+            found[row] = (self.terms.contributions(x) @ self.shares).T
         return found
 
 # %% ../../nbs/bundle/12a_explanation.ipynb #explanation-2

@@ -18,6 +18,8 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 
+from ..bundle.manifest import BundleError
+from ..bundle.predictor import Predictor
 from ..bundle.signature import Field, label_text
 from .models import Model
 from .schema import STATIC, example_record, openapi
@@ -111,6 +113,14 @@ def _fill(name: str, texts: dict[str, str], **html: str) -> str:
     return template.substitute({key: escape(text) for key, text in texts.items()}, **html)
 
 
+def _can_explain(predictor: Predictor) -> bool:
+    """Return whether the bundle explains its predictions."""
+    try:
+        return bool(predictor.explainer)
+    except BundleError:
+        return False
+
+
 def page(model: Model, needs_key: bool) -> str:
     """Return the page of a model as HTML; `needs_key` tells whether clients must send a key."""
     info, predictor, signature = model.info, model.predictor, model.predictor.signature
@@ -118,6 +128,7 @@ def page(model: Model, needs_key: bool) -> str:
     threshold, positive = (f"{signature.threshold:.15g}", label_text(signature.classes[1])) if binary else ("", "")
     texts = {"name": info.name, "version": info.version, "digest": info.digest, "description": predictor.description}
     texts |= {"threshold": threshold, "positive": positive, "target": signature.target, "key": "1" if needs_key else ""}
+    texts["explain"] = "1" if _can_explain(predictor) else ""
     example = example_record(signature, model.reference)
     inputs = [_input(field, number, example[field.name]) for number, field in enumerate(signature.fields)]
     return _fill("page.html", texts, inputs="".join(inputs), card=read_markdown(model.card))

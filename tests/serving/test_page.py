@@ -14,6 +14,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
+from mlops_pkg.bundle.manifest import BundleError
 from mlops_pkg.bundle.signature import Field, Signature
 from mlops_pkg.serving.app import families
 from mlops_pkg.serving.messages import ModelInfo
@@ -32,6 +33,13 @@ class About:
     name: str
     description: str
     signature: Signature
+    explained: bool = False
+
+    @property
+    def explainer(self) -> bool:
+        if not self.explained:
+            raise BundleError("no explanation")
+        return True
 
 
 @dataclass
@@ -126,6 +134,21 @@ def test_whatever_a_bundle_says_is_text_on_the_page() -> None:
         assert all(facts.get("src") for facts in elements.of("script")), "a script stands in the page"
         assert "alert(1)</script>" not in text
         assert not [name for _, facts in elements.found for name in facts if name.startswith("on") or name == "style"]
+
+
+@pytest.mark.parametrize("explained", [True, False])
+def test_the_page_asks_for_an_explanation_where_there_is_one(explained: bool) -> None:
+    shown: Any = Shown(ModelInfo("toy", "0" * 12, "0" * 64), About("toy", "Late", TOY, explained))
+
+    with served([shown]) as asking:
+        text, script = asking.get("/").text, asking.get("/page.js").text
+
+    (main,) = Elements(text).of("main")
+    assert main["data-explain"] == ("1" if explained else "")
+    assert "explain: Boolean(facts.explain)" in script
+    for name in ("why", "reasons"):
+        assert f"at('{name}')" in script
+        assert f'id="{name}"' in text
 
 
 def test_the_check_of_escaping_sees_markup() -> None:

@@ -32,6 +32,32 @@ function showResult(big, detail, isError) {
   at('big').classList.toggle('bad', Boolean(isError));
   at('told').textContent = detail;
   at('scale').toggleAttribute('hidden', true);
+  at('why').toggleAttribute('hidden', true);
+}
+
+function createElement(name, attributes, text = '') {
+  const node = document.createElementNS('http://www.w3.org/2000/svg', name);
+  Object.entries(attributes).forEach(([key, value]) => node.setAttribute(key, value));
+  node.textContent = text;
+  return node;
+}
+
+function showExplanation(answer) {
+  const pick = value => typeof value === 'object' ? value[String(answer.prediction)] : value;
+  const all = Object.entries(answer.explanation.contributions).map(([name, value]) => [name, pick(value)]);
+  const largest = all.sort((a, b) => Math.abs(b[1]) - Math.abs(a[1])).slice(0, 8).filter(([, value]) => value);
+  const most = Math.max(...largest.map(([, value]) => Math.abs(value)), Number.MIN_VALUE), nodes = [];
+  largest.forEach(([name, value], place) => {
+    const width = 70 * Math.abs(value) / most, x = value < 0 ? 230 - width : 230, y = 20 * place;
+    const text = (value < 0 ? '' : '+') + Number(value.toPrecision(3));
+    const bar = createElement('rect', {class: value < 0 ? 'less' : 'bar', x, y: y + 3, width, height: 12});
+    bar.append(createElement('title', {}, name + ' ' + text));
+    nodes.push(createElement('text', {x: 0, y: y + 13}, name.length > 22 ? name.slice(0, 21) + '…' : name), bar);
+  });
+  at('reasons').setAttribute('viewBox', '0 0 300 ' + Math.max(20, 20 * largest.length));
+  at('reasons').setAttribute('aria-label', largest.map(([name, value]) => name + ' ' + value.toFixed(3)).join(', '));
+  at('reasons').replaceChildren(...nodes);
+  at('why').toggleAttribute('hidden', false);
 }
 
 function showPrediction(answer) {
@@ -59,7 +85,11 @@ function showResponse(reply) {
   if (reply.model.digest !== facts.digest) {
     at('quiet').textContent = 'Another model is serving now: reload this page.';
   }
-  if (!answer.errors) return showPrediction(answer);
+  if (!answer.errors) {
+    showPrediction(answer);
+    if (answer.explanation) showExplanation(answer);
+    return;
+  }
   const rest = [];
   for (const error of answer.errors) {
     const input = inputs.find(each => each.dataset.name === error.field);
@@ -83,7 +113,7 @@ async function submitForm(event) {
   }
   button.disabled = true;
   try {
-    const body = JSON.stringify({records: [record()]});
+    const body = JSON.stringify({records: [record()], explain: Boolean(facts.explain)});
     const reply = await fetch(base + 'predict', {method: 'POST', headers: {'content-type': 'application/json'}, body});
     showResponse(await reply.json());
   } catch (error) {
@@ -138,12 +168,6 @@ function quantile(share, now, before) {
 }
 
 function drawBars(buckets) {
-  const createElement = (name, attributes, text = '') => {
-    const node = document.createElementNS('http://www.w3.org/2000/svg', name);
-    Object.entries(attributes).forEach(([key, value]) => node.setAttribute(key, value));
-    node.textContent = text;
-    return node;
-  };
   const counts = buckets.map(([, count], place) => count - (place ? buckets[place - 1][1] : 0));
   const most = Math.max(...counts, 1), width = 300 / Math.max(counts.length, 1), nodes = [];
   counts.forEach((count, place) => {
