@@ -14,9 +14,12 @@ import pandas as pd
 import pytest
 import yaml
 from onnx import numpy_helper
+from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import KBinsDiscretizer
 
+from mlops_pkg.bundle.explanation import Explainer
 from mlops_pkg.bundle.manifest import BundleError, verify
+from mlops_pkg.bundle.predictor import Predictor
 from mlops_pkg.bundle.signature import Signature
 from mlops_pkg.core.params import UserError, load_params, merge, read_yaml
 from mlops_pkg.core.stage import run_stage
@@ -362,3 +365,81 @@ def test_a_bundle_verifies_until_it_is_edited(copy_of_built: Path) -> None:
 
     with pytest.raises(BundleError, match=r"signature\.json: changed since it was packed"):
         verify(folder)
+
+
+# The explanation
+
+
+def explained_rows(root: Path, rows: int = 1000) -> tuple[Predictor, Pipeline, pd.DataFrame]:
+    """The predictor of a bundle, the fitted pipeline, and raw rows of later months."""
+    model = read_model(root / "artifacts" / "train" / "model.skops")
+    later = pd.concat(read_table(root / "artifacts" / "ingest" / f"{name}.parquet") for name in ("test", "live"))
+    return (
+        Predictor.load(bundle_of(root)),
+        model,
+        later.head(rows)[list(load_params(root / "params.yaml").data.columns)],
+    )
+
+
+def test_contributions_of_fields_are_those_that_shap_computes_of_features(built: Path) -> None:
+    shap = pytest.importorskip("shap")
+    predictor, model, frame = explained_rows(built)
+
+    found = predictor.explain(frame)
+
+    X = model[:-1].transform(frame)
+    tree = shap.TreeExplainer(model[-1], feature_perturbation="tree_path_dependent")
+    expected = pd.DataFrame(tree.shap_values(X, check_additivity=False), columns=X.columns)
+    assert len(found.margin) == len(frame) == 1000
+    assert np.abs(found.base + found.contributions.sum(axis=1) - found.margin).max() < 1e-9
+    assert np.array_equal(found.margin, model.decision_function(frame))
+    ours = pd.DataFrame(found.contributions, columns=list(found.fields))
+    for field in ("distance", "carrier", "sched_dep_at", "wind_dir", "plane_year"):
+        features = [name for name in X.columns if name.startswith(field)]
+        assert features, f"no feature is made from {field}"
+        np.testing.assert_allclose(ours[field], expected[features].sum(axis=1), atol=1e-6)
+    for field in ("sched_dep_utc", "sched_arr_utc"):
+        np.testing.assert_allclose(ours[field], expected["sched_minutes"] / 2, atol=1e-6)
+
+
+def test_a_linear_model_is_explained_by_differences_from_the_mean(copy_of_built: Path) -> None:
+    edit_params(copy_of_built, {"train": {"estimator": "linear"}})
+    for stage in ("train", "evaluate", "package"):
+        run_stage(stage, Workspace(copy_of_built))
+    predictor, model, frame = explained_rows(copy_of_built, 100)
+    train = read_table(copy_of_built / "artifacts" / "ingest" / "train.parquet")[frame.columns]
+
+    found = predictor.explain(frame)
+
+    X, means = (np.asarray(model[:-1].transform(rows)) for rows in (frame, train))
+    expected = model[-1].coef_ * (X - means.mean(axis=0))
+    np.testing.assert_allclose(found.contributions.sum(axis=1), expected.sum(axis=1), atol=1e-9)
+    np.testing.assert_allclose(found.base + found.contributions.sum(axis=1), found.margin, atol=1e-9)
+    assert found.base == pytest.approx(model.decision_function(train).mean(), abs=1e-9)
+
+
+def test_contributions_that_do_not_add_up_are_not_packed(built: Path) -> None:
+    params = load_params(built / "params.yaml")
+    model = read_model(built / "artifacts" / "train" / "model.skops")
+    train = read_table(built / "artifacts" / "ingest" / "train.parquet")
+    graph = (bundle_of(built) / "model.onnx").read_bytes()
+    assert bundling.explain_margin(model, graph, train, params) == (bundle_of(built) / "explanation.npz").read_bytes()
+    nodes = model[-1]._predictors[3][0].nodes
+    nodes["value"][np.flatnonzero(nodes["is_leaf"])] *= -1  # a sign in one tree
+
+    with pytest.raises(UserError, match=r"^the contributions of HistGradientBoostingClassifier do not add up"):
+        bundling.explain_margin(model, graph, train, params)
+
+
+def test_a_model_that_is_no_sum_has_an_empty_explanation(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = load_params(built / "params.yaml")
+    model = read_model(built / "artifacts" / "train" / "model.skops")
+    train = read_table(built / "artifacts" / "ingest" / "train.parquet")
+    monkeypatch.setattr("mlops_pkg.portable.estimators.explain_trees", lambda *_: None)
+    graph = bundling.make_graph(model, params)
+
+    content = bundling.explain_margin(model, graph, train, params)
+
+    assert [output.name for output in onnx.load_from_string(graph).graph.output] == ["margin", "answer"]
+    with pytest.raises(BundleError, match="no explanation: the model is neither linear nor a sum of trees"):
+        Explainer(content)

@@ -71,7 +71,7 @@ def test_shap_computes_the_same_contribution_of_each_feature(name: str) -> None:
 
     base, expected = with_shap(it, features)
 
-    found = np.array([explainer._terms.contributions(row).T for row in features])
+    found = np.array([explainer.terms.contributions(row).T for row in features])
     if not name.endswith(
         "exponential"
     ):  # there shap takes the log-odds as the initial prediction, which is half of them
