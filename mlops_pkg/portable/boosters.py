@@ -20,6 +20,7 @@ from mlops_pkg.portable.estimators import (
     add_probabilities,
     constant_tree,
     count_classes,
+    explain_trees,
     iterate_trees,
     logistic,
     sum_trees,
@@ -104,8 +105,9 @@ def iterate_xgboost(estimator: Any) -> Iterator[tuple[int, Tree]]:
         numbers[splits], numbers[leaves] = np.arange(len(splits)), np.arange(len(leaves))
         below = np.nextafter(values[splits], np.float32(-np.inf)).astype(np.float64)  # x < t is x <= below
         arrays = (np.array(nodes["split_indices"])[splits], below, np.array(nodes["default_left"])[splits])
-        inside = children[splits]
-        yield place, Tree(*arrays, numbers[inside], np.isin(inside, leaves), values[leaves].astype(np.float64)[:, None])
+        inside, cover = children[splits], np.array(nodes["sum_hessian"])
+        results = values[leaves].astype(np.float64)[:, None]
+        yield place, Tree(*arrays, numbers[inside], np.isin(inside, leaves), results, cover[inside])
 
 
 TREES |= dict.fromkeys(("xgboost.XGBClassifier", "xgboost.XGBRegressor"), iterate_xgboost)
@@ -123,6 +125,7 @@ def emit_xgboost(g: Graph, step: Any) -> None:
     base = _read_base_margin(content)
     terms = [(target, constant_tree(base), base[[target]]) for target in range(len(base))] + trees
     single = g.op("Cast", as_matrix(g), to=TensorProto.FLOAT)
+    explain_trees(g, g.op("Cast", single, to=TensorProto.DOUBLE), terms)
     margin = g.op("Cast", sum_trees(g, single, terms, np.float32), to=TensorProto.DOUBLE)
     _add_answers(g, margin, XGBOOST_LINKS[objective], len(base), classes)
 
@@ -167,10 +170,10 @@ def iterate_lightgbm(estimator: Any) -> Iterator[tuple[int, Tree]]:
         default_left = np.array(tree["decision_type"].split(), dtype=int) & 2 > 0
         missing_left = np.where(missing == NONE, threshold >= 0.0, default_left)
         is_leaf = children < 0
-        yield (
-            target,
-            Tree(feature, threshold, missing_left, np.where(is_leaf, ~children, children), is_leaf, values[:, None]),
-        )
+        numbers = np.where(is_leaf, ~children, children)
+        leaves, splits = (np.array(tree[f"{kind}_count"].split(), np.float64) for kind in ("leaf", "internal"))
+        cover = np.where(is_leaf, leaves[np.where(is_leaf, numbers, 0)], splits[np.where(is_leaf, 0, numbers)])
+        yield target, Tree(feature, threshold, missing_left, numbers, is_leaf, values[:, None], cover)
 
 
 TREES |= dict.fromkeys(("lightgbm.LGBMClassifier", "lightgbm.LGBMRegressor"), iterate_lightgbm)
@@ -213,5 +216,7 @@ def emit_lightgbm(g: Graph, step: Any) -> None:
     classes, (head, trees) = count_classes(step), _read_lightgbm(step)
     link, factor = _read_objective(head)
     terms = [(target, tree, tree.values[:, 0]) for target, tree in iterate_trees(step)]
-    margin = sum_trees(g, _read_zeros(g, trees, step.n_features_in_), terms)
+    x = _read_zeros(g, trees, step.n_features_in_)
+    explain_trees(g, x, terms)
+    margin = sum_trees(g, x, terms)
     _add_answers(g, margin, link, int(head["num_tree_per_iteration"]), classes, factor=factor)

@@ -12,7 +12,7 @@ from mlops_pkg.portable.export import explanation_terms, feeds, fuzz_records
 from tests.portable.cases import CASES, Fitted, fitted, records
 
 ESTIMATORS = [name for name, case in CASES.items() if case.is_estimator]
-EXACT = 1e-9
+EXACT, SINGLE = 1e-9, 1e-5  # XGBoost adds 32-bit floats, and shap asks it
 REFUSED = ("three classes", "zero")  # gradient boosting that shap does not take
 SHAP = [
     name for name in ESTIMATORS if not name.startswith("GradientBoosting") or not any(one in name for one in REFUSED)
@@ -23,7 +23,10 @@ SHAP = [
 def explained(name: str) -> tuple[Explainer, np.ndarray, np.ndarray]:
     """What explains a case, and features and margins of 1,000 of its records: rows x features, rows x targets."""
     it = fitted(name)
-    explainer = Explainer(pack_explanation(explanation_terms(it.pipeline, it.case.inputs, it.frame)))
+    terms = explanation_terms(it.pipeline, it.case.inputs, it.frame)
+    if not terms:
+        pytest.skip(f"the margin of {it.case.kind} is no sum over features")
+    explainer = Explainer(pack_explanation(terms))
     frame = pd.concat([it.frame, fuzz_records(it.frame, it.case.inputs, 600, seed=3)], ignore_index=True)
     features, margin = it.session.run(["features", "margin"], feeds(frame, it.case.inputs))
     margin = margin.reshape(len(frame), -1)
@@ -40,7 +43,8 @@ def test_base_and_contributions_add_up_to_the_margin(name: str) -> None:
     assert len(features) > 300
     assert found.shape == (len(features), len(fitted(name).case.columns), margin.shape[1])
     scale = np.maximum(1.0, np.abs(found).sum(axis=1))
-    assert np.abs((explainer.base + found.sum(axis=1) - margin) / scale).max() < EXACT
+    allowed = SINGLE if name.startswith("XGB") else EXACT
+    assert np.abs((explainer.base + found.sum(axis=1) - margin) / scale).max() < allowed
 
 
 def with_shap(it: Fitted, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -66,8 +70,10 @@ def options(estimator: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", SHAP)
 def test_shap_computes_the_same_contribution_of_each_feature(name: str) -> None:
-    it = fitted(name)
     explainer, features, _ = explained(name)
+    it = fitted(name)
+    features = features[~np.isinf(features).any(axis=1)]  # shap hands them to XGBoost, which refuses them
+    assert len(features) > 200
 
     base, expected = with_shap(it, features)
 
@@ -76,13 +82,17 @@ def test_shap_computes_the_same_contribution_of_each_feature(name: str) -> None:
         "exponential"
     ):  # there shap takes the log-odds as the initial prediction, which is half of them
         np.testing.assert_allclose(explainer.base, base, atol=1e-6)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    allowed = {"atol": SINGLE, "rtol": 1e-6} if name.startswith("XGB") else {"atol": 1e-6}
+    np.testing.assert_allclose(found, expected, **allowed)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_feature_comes_from_the_inputs_that_change_it_and_from_no_other(name: str) -> None:
     it, inputs = fitted(name), CASES[name].inputs
-    shares = explanation_terms(it.pipeline, inputs, it.frame)["shares"]
+    terms = explanation_terms(it.pipeline, inputs, it.frame)
+    if not terms:
+        pytest.skip(f"the margin of {it.case.kind} is no sum over features")
+    shares = terms["shares"]
     before = it.session.run(["features"], feeds(it.frame, inputs))[0]
 
     for place, column in enumerate(inputs):
@@ -96,3 +106,27 @@ def test_a_feature_comes_from_the_inputs_that_change_it_and_from_no_other(name: 
         assert not (unchanged & varied).any(), f"{column} counts for a feature that it does not change"
     sums = shares.sum(axis=1)
     assert np.isclose(sums, 1).all() or set(sums.round(12)) == {0.0, 1.0}
+
+
+def test_sums_of_trees_and_linear_models_are_explained() -> None:
+    """A case that has lost its explanation would be skipped above."""
+    kinds = {CASES[name].kind for name in ESTIMATORS}
+    expected = (
+        "HistGradientBoosting",
+        "GradientBoosting",
+        "RandomForest",
+        "ExtraTrees",
+        "XGB",
+        "LGBM",
+        "Ridge",
+        "Lasso",
+    )
+    explained_kinds = {
+        kind for kind in kinds if kind.partition(".")[2].startswith((*expected, "Logistic", "ElasticNet"))
+    }
+
+    for kind in explained_kinds:
+        for name in (name for name in ESTIMATORS if CASES[name].kind == kind):
+            it = fitted(name)
+            assert explanation_terms(it.pipeline, it.case.inputs, it.frame), name
+    assert len(explained_kinds) >= 16
