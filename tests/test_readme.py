@@ -156,3 +156,16 @@ def test_the_command_line_is_the_module() -> None:
     shown = subprocess.run([sys.executable, "-m", "mlops_pkg", "--help"], capture_output=True, text=True, check=True)
 
     assert shown.stdout.startswith("Usage: mlops_pkg")
+
+
+def test_the_cost_of_an_explanation_is_the_measured_one() -> None:
+    measured = json.loads((ROOT / "benchmarks" / "explanation.json").read_text())
+    text = (ROOT / "docs" / "bundle.md").read_text()
+
+    assert f"takes {measured['explain_to_predict']:.0f} times as long as predicting" in text
+    assert f"`explanation.npz` ({measured['file_kb']} kB)" in text
+    assert measured["explain_to_predict"] <= 20
+    assert measured["unasked_features"]["equal_bits"]
+    assert 0.9 < measured["unasked_features"]["one_record"] < 1.1
+    assert measured["largest_difference"]["sum_to_margin"] < 1e-9
+    assert measured["largest_difference"]["to_shap"] < 1e-6
