@@ -349,12 +349,13 @@ def outputs(notebooks: tuple[Path, ...]) -> None:
 @commands.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--target", metavar="COLUMN", help="The column to predict; without it the candidates are named.")
+@click.option("--sheet", metavar="NAME", help="The sheet of an Excel file; by default the first.")
 @click.option("--write", is_flag=True, help="Write params.yaml and the ingest notebook, if git holds the present ones.")
-def propose(file: Path, target: str | None, write: bool) -> None:
+def propose(file: Path, target: str | None, *, sheet: str | None, write: bool) -> None:
     """Propose the params.yaml of a first model from one table, with reasons.
 
-    FILE is csv in any common form, compressed or not, or parquet. A description of its columns goes to standard
-    error, a complete params.yaml to standard output.
+    FILE is csv in any common form, compressed or not, Parquet, Arrow, or a sheet of Excel. A description of its
+    columns goes to standard error, a complete params.yaml to standard output.
 
     Examples:
       mlops_pkg propose data/houses.csv
@@ -366,7 +367,7 @@ def propose(file: Path, target: str | None, write: bool) -> None:
     from mlops_pkg.authoring.proposal import propose as propose_for
     from mlops_pkg.authoring.single_table import write_proposal
 
-    proposal = propose_for(file, target, _root())
+    proposal = propose_for(file, target, _root(), sheet)
     if not write:
         click.echo(params_text(proposal), nl=False)
         return

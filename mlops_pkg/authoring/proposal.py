@@ -6,7 +6,7 @@
 __all__ = ['SHARES', 'POSITIVE', 'CLASS_ROWS', 'NUMBERED', 'MOST', 'PERFECT', 'EXACT', 'PERIODS', 'FEW', 'find_task',
            'check_target', 'explain_unusable', 'find_leak', 'find_combined_leak', 'Assessment', 'find_identifiers',
            'assess_columns', 'propose_bounds', 'TimeSplit', 'find_time_split', 'propose_steps', 'describe', 'Proposal',
-           'params_text', 'format_profile', 'propose']
+           'reading_notes', 'params_text', 'format_profile', 'propose']
 
 # %% ../../nbs/authoring/63_proposal.ipynb #imports
 import math
@@ -24,8 +24,9 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from .profile import ColumnProfile, Profile, read_profile
-from ..bundle.file_format import read_times
+from .profile import ColumnProfile, Profile, find_format, read_profile
+from ..bundle.file_format import EXCEL, read_times
+from ..bundle.table_files import file_kind, sheet_names
 from ..core.params import SPLITS, TAKEN, Data, FileFormat, UserError, nearest
 from ..core.sources import report_progress
 from ..core.splits import FEW_ROWS, FEW_VALUES
@@ -214,7 +215,9 @@ def _first_values(profile: Profile, name: str) -> pd.Series:
     """Return the first values of a column: numbers, times as seconds, or texts."""
     words, kind = profile.head[name].astype("str"), profile.columns[name].kind
     if kind == "number":
-        return pd.to_numeric(words.str.replace(profile.file_format.decimal, ".", regex=False), errors="coerce")
+        decimal, thousands = profile.file_format.decimal, profile.file_format.thousands
+        plain = words.str.replace(thousands, "", regex=False) if thousands else words
+        return pd.to_numeric(plain.str.replace(decimal, ".", regex=False), errors="coerce")
     if kind == "datetime":
         times = pd.Series(read_times(words.fillna("").tolist(), profile.file_format.times.get(name))[0])
         return (times - pd.Timestamp("1970-01-01")).dt.total_seconds()
@@ -525,6 +528,45 @@ def _data_lines(proposal: Proposal) -> list[str]:
         *_column_lines(proposal),
     ]
 
+# %% ../../nbs/authoring/63_proposal.ipynb #reading-notes
+_ENCODINGS = {"cp1252": "Windows-1252", "latin-1": "Latin-1", "utf-16": "UTF-16"}
+_MARKS = {
+    "\t": "tabs",
+    " ": "a blank",
+    "\u00a0": "a no-break blank",
+    "\u202f": "a narrow blank",
+    "\u2009": "a thin blank",
+}
+
+
+_ZONE = re.compile(r":\d\d(\.\d+)? ?(Z|[+-]\d\d(:?\d\d)?)$")  # the end of a time with a zone
+
+
+def reading_notes(proposal: Proposal) -> Iterator[str]:
+    """Yield what is unusual about the file, and how it is read, in sentences."""
+    profile, written = proposal.profile, proposal.profile.file_format
+    if file_kind(profile.path) == "sheet" and len(names := sheet_names(profile.path)) > 1:
+        yield f"The sheet '{written.sheet or names[0]}' of {len(names)}; file_format.sheet names another."
+    if written.encoding != "utf-8":
+        yield f"It is not UTF-8, and was read as {_ENCODINGS.get(written.encoding, written.encoding)}."
+    if written.separator != ",":
+        yield f"Its cells are separated by {_MARKS.get(written.separator, repr(written.separator))}."
+    if written.thousands:
+        mark = _MARKS.get(written.thousands, repr(written.thousands))
+        yield f"{mark[0].upper()}{mark[1:]} stands between thousands, and {written.decimal!r} before a fraction."
+    for name, other in written.rename.items():
+        yield f"The column {name!r} is read as {other!r}."
+    for name, column in profile.columns.items():
+        if column.kind == "datetime" and any(map(_ZONE.search, column.counts)):
+            yield f"{name}: times with a zone are converted to UTC; a request gives them in UTC, without a zone."
+        if column.time == EXCEL:
+            yield f"{name}: numbers are read as a spreadsheet's days since 1899-12-30."
+        if column.kind == "text" and column.counts and all(re.match(r"[+-]?\d+$", word) for word in column.counts):
+            yield f"{name}: digits, some with a leading zero, are kept as text."
+    if profile.copies:
+        seen = f"the first {len(profile.head):,} rows" if profile.rows > len(profile.head) else "its rows"
+        yield f"{profile.copies:,} of {seen} are copies of an earlier one; all are kept, and may lie in two splits."
+
 # %% ../../nbs/authoring/63_proposal.ipynb #judging
 def _last_sections(proposal: Proposal) -> dict[str, dict[str, Any]]:
     """Return the sections `train`, `evaluate` and `package`, by the size of the table."""
@@ -572,6 +614,7 @@ def params_text(proposal: Proposal) -> str:
     lines = [
         f"# Proposed for {proposal.file}: {proposal.profile.rows:,} rows, {len(proposal.assessments)} columns.",
         "# Look at every line. Each key is described in core/params.py; a key that nobody reads is an error.",
+        *(f"# {_one_line(note)}" for note in reading_notes(proposal)),
         "",
         f"task: {find_task(proposal.profile.columns[proposal.target])[0]}",
         "seed: 0",
@@ -606,13 +649,14 @@ def format_profile(profile: Profile, assessments: dict[str, Assessment] | None =
     return f"{title}\n\n{table(('column', 'kind', 'missing', 'distinct', 'seen', 'proposed', 'why'), rows)}"
 
 # %% ../../nbs/authoring/63_proposal.ipynb #propose
-def propose(path: Path, target: str | None, root: Path) -> Proposal:
+def propose(path: Path, target: str | None, root: Path, sheet: str | None = None) -> Proposal:
     """Return the proposal for a table in a project, and print its profile to standard error.
 
+    `sheet` is that of an Excel file, by default the first.
     Raises `UserError` if the file is not a table, or if the target is missing or cannot be predicted.
     """
     with report_progress() as tell:
-        profile = read_profile(path, tell)
+        profile = read_profile(path, tell, find_format(path, sheet))
         try:
             target = check_target(profile, target)
         except UserError:

@@ -301,7 +301,7 @@ class Source(Section):
     """Where data/ comes from when no remote holds it: exactly one of the three."""
 
     package: Name | None = Field(None, description="installed, hash-pinned package whose data folder is copied")
-    folder: _Address | None = Field(None, description="folder of csv and parquet files, relative to the project")
+    folder: _Address | None = Field(None, description="folder of tables, relative to the project")
     sql: Sql | None = Field(None, description="queries to a database")
 
     @model_validator(mode="after")
@@ -326,15 +326,21 @@ class FileFormat(Section):
     separator: str = Field(default=",", pattern=r"^[^\"\r\n\w]$", description="mark between two cells of a csv file")
     encoding: str = Field(default="utf-8", description="of a csv file, by Python's name")
     decimal: Literal[".", ","] = Field(default=".", description="mark before the fraction of a number")
+    thousands: str = Field(
+        default="", pattern="^[.,'\u2019_ \u00a0\u2009\u202f]?$", description="mark between thousands"
+    )
     missing: tuple[str, ...] = Field(default=("NA",), strict=False, description="words that mean a missing value")
-    times: dict[ColumnName, str] = Field(default={}, description="strptime format of a column; default: ISO 8601")
+    times: dict[ColumnName, str] = Field(default={}, description="strptime format, or excel; default: ISO 8601")
     booleans: tuple[str, str] = Field(default=("False", "True"), strict=False, description="text of Parquet's booleans")
     rename: dict[_FileName, ColumnName] = Field(default={}, description="name of a column in the files: its name here")
+    sheet: str | None = Field(default=None, description="sheet of an Excel file; default: the first")
 
     @model_validator(mode="after")
     def _is_unambiguous(self) -> "FileFormat":
         if not self.separator.isascii() or self.separator == self.decimal:
             raise rule_error("separator: it is the decimal mark, or not ASCII: take another")
+        if self.thousands == self.decimal:
+            raise rule_error("thousands: it is the decimal mark too: take another")
         try:
             codecs.lookup(self.encoding)
         except LookupError:

@@ -38,13 +38,14 @@ from ..bundle.file_format import FileFormat
 from ..bundle.manifest import MODEL, BundleError, read_bundle
 from ..bundle.records import RecordsError
 from ..bundle.signature import label_text
+from ..bundle.table_files import file_kind
 from ..core.params import UserError, load_data, load_params
 from ..core.workspace import Workspace, read_table
 from ..modelling.models import read_model
 from ..portable.export import compare, feeds, graph_scores, pipeline_scores, score_outputs, tolerance
 from ..portable.graph import open_session
 from ..project.files import read_stages
-from ..scoring.blocks import is_csv, open_source
+from ..scoring.blocks import open_source
 from ..scoring.files import score_file
 
 # %% ../../nbs/proof/55_runtimes.ipynb #asked
@@ -395,7 +396,7 @@ def find_source_file(workspace: Workspace) -> Path | None:
     """Return the one file of data/ that has every field of the model; None if there is none, or several."""
     data, found = load_data(workspace.params), []
     file_format = FileFormat(**data.file_format.model_dump())
-    for path in sorted(path for path in workspace.data.rglob("*") if is_csv(path) or path.suffix == ".parquet"):
+    for path in sorted(path for path in workspace.data.rglob("*") if file_kind(path)):
         try:
             names = open_source(path, [], file_format).names
         except RecordsError:

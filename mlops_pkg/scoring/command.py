@@ -41,7 +41,7 @@ FILE = click.Path(path_type=Path)
 @click.option("--explain", is_flag=True, help="Write what each field adds to the margin: base, contribution_FIELD.")
 @click.option("--max-reject-share", type=click.FloatRange(0, 1), default=1.0, help="Exit 1 if more are rejected.")
 def predict(source: Path, destination: Path, *, bundle: Path, max_reject_share: float, **options: Any) -> None:
-    """Predict for a csv or Parquet file of records, written as the training data was.
+    """Predict for a csv, Parquet, Arrow or Excel file of records, written as the training data was.
 
     OUT has one row for each row of IN, in the same order: its number and the prediction; of a class, also its
     probability. A rejected row has none; the reasons are written to a file beside OUT.

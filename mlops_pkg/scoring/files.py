@@ -24,7 +24,8 @@ from ..bundle.manifest import read_bundle
 from ..bundle.predictor import Predictor
 from ..bundle.records import RecordsError, Reject, check_names
 from ..bundle.signature import Signature, label_text
-from .blocks import Source, UnreadableError, is_csv, open_source
+from ..bundle.table_files import file_kind
+from .blocks import Source, UnreadableError, open_source
 from .scores import Scored, Scores, score_blocks, score_in_processes
 
 if TYPE_CHECKING:
@@ -207,13 +208,15 @@ def rejects_path(destination: Path) -> Path:
 
 def _check_paths(source: Path, destination: Path) -> None:
     """Raise `RecordsError` or `OSError` unless the source can be read and the destination written."""
-    for path, known in ((source, is_csv(source)), (destination, destination.suffix.lower() == ".csv")):
-        if not known and path.suffix.lower() != ".parquet":
-            raise RecordsError(f"{path}: expected a name that ends in .csv or .parquet")
+    if not file_kind(source):
+        raise RecordsError(f"{source}: expected a name that ends in .csv, .parquet, .arrow, .feather or .xlsx")
+    if destination.suffix.lower() not in (".csv", ".parquet"):
+        raise RecordsError(f"{destination}: expected a name that ends in .csv or .parquet")
+    for path, typed in ((source, file_kind(source) == "typed"), (destination, destination.suffix.lower() != ".csv")):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "a folder, where a file is expected", str(path))
         try:
-            importlib.import_module("csv" if known else "pyarrow")
+            importlib.import_module("pyarrow" if typed else "csv")
         except ModuleNotFoundError:
             hint = "parquet needs pyarrow, which is not installed; install it, or use csv"
             raise RecordsError(f"{path}: {hint}") from None
@@ -266,7 +269,8 @@ class Tally:
 # %% ../../nbs/scoring/52_files.ipynb #score-file
 def score_file(
     bundle: Path | str,
-    source: Path | str,  # a csv or Parquet file with a column for each field, written as the training data was
+    source: Path
+    | str,  # a csv, Parquet, Arrow or Excel file with a column for each field, written as the training data was
     destination: Path | str,  # .csv or .parquet
     *,
     processes: int = 1,
@@ -280,8 +284,7 @@ def score_file(
     `probability` of the second of two classes, or one `probability_CLASS` for each of more. A rejected row has none.
     `BundleError`, `RecordsError` and `OSError` leave an earlier output as it was.
     """
-    source, destination = Path(source), Path(destination)
-    keep = list(dict.fromkeys(map(normalize_name, keep)))
+    source, destination, keep = Path(source), Path(destination), list(dict.fromkeys(map(normalize_name, keep)))
     _check_paths(source, destination)
     predictor = Predictor(verified := read_bundle(Path(bundle)))
     signature, suffix = predictor.signature, destination.suffix.lower()

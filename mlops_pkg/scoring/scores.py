@@ -35,21 +35,21 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 # %% ../../nbs/scoring/51_scores.ipynb #numbers-2
-def _number(cell: str, decimal: str) -> float | str:
+def _number(cell: str, decimal: str, thousands: str) -> float | str:
     """Return the number in a cell, NaN for an empty one; the cell itself if it is not a number."""
-    if re.fullmatch(number_pattern(decimal), cell):
-        return float(cell.replace(decimal, "."))
+    if re.fullmatch(number_pattern(decimal, thousands), cell):
+        return float((cell.replace(thousands, "") if thousands else cell).replace(decimal, "."))
     return cell or math.nan
 
 
-def _numbers(cells: Sequence[str], decimal: str) -> Any:
+def _numbers(cells: Sequence[str], decimal: str, thousands: str = "") -> Any:
     """Return the numbers of a column."""
     if decimal == "." and not "".join(cells).strip("0123456789+-.eE"):
         try:
             return np.array([float(cell) if cell else math.nan for cell in cells])
         except ValueError:
             pass
-    return [_number(cell, decimal) for cell in cells]
+    return [_number(cell, decimal, thousands) for cell in cells]
 
 # %% ../../nbs/scoring/51_scores.ipynb #from-text
 def from_text(cells: Sequence[str], field: Field, written: FileFormat) -> tuple[Any, list[Reject]]:
@@ -60,7 +60,7 @@ def from_text(cells: Sequence[str], field: Field, written: FileFormat) -> tuple[
     if field.kind == "category":
         return list(cells), []
     if field.kind == "number":
-        return _numbers(cells, written.decimal), []
+        return _numbers(cells, written.decimal, written.thousands), []
     pattern = written.times.get(field.name)
     values, wrong = read_times(cells, pattern)
     reason = f"not a time ({pattern or 'ISO 8601, such as 2013-01-31T05:15:00'})"
@@ -95,7 +95,11 @@ def from_parquet(column: "pa.Array", field: Field, written: FileFormat) -> tuple
     if field.kind == "datetime" and (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
         return column.cast(pa.timestamp("us"), safe=False), []
     plain = (pa.types.is_integer(kind) or kind == pa.float64()) if field.kind == "number" else kind == pa.string()
-    return (column, []) if plain and field.kind != "datetime" else from_text(_text(column, written), field, TYPED)
+    return (
+        (column, [])
+        if plain and field.kind != "datetime"
+        else from_text(_text(column, written), field, replace(TYPED, times=written.times))
+    )
 
 # %% ../../nbs/scoring/51_scores.ipynb #score
 @dataclass(frozen=True)

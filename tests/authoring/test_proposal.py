@@ -14,14 +14,16 @@ import pandas as pd
 import pytest
 import yaml
 
-from mlops_pkg.authoring.profile import find_format, find_time_format, read_profile
+from mlops_pkg.authoring.profile import find_format, find_marks, find_time_format, read_profile
 from mlops_pkg.authoring.proposal import Proposal, find_leak, params_text, propose, propose_bounds
 from mlops_pkg.authoring.single_table import ingest_notebook, write_proposal
-from mlops_pkg.core.params import load_params
+from mlops_pkg.core.params import FileFormat, UserError, load_params
+from mlops_pkg.core.tables import read_raw
 from mlops_pkg.core.workspace import Workspace
 from mlops_pkg.pipeline.params import Params
 from tests.authoring.conftest import commit
 from tests.conftest import PACKAGE, ROOT, STAGES, lay_out, said_by
+from tests.forms import write_frame, write_sheets
 from tests.names import NAMES
 
 REAL = ("airlines", "airports", "flights", "planes", "weather", "diabetes", "wine", "breast_cancer", "penguins")
@@ -239,6 +241,103 @@ def test_words_for_what_is_missing_and_a_decimal_comma_are_recognised(tmp_path: 
     }
 
 
+@pytest.mark.parametrize(
+    ("words", "separator", "marks"),
+    [
+        (["1.5", "2"], ";", (".", "")),
+        (["1,5", "2"], ";", (",", "")),
+        (["1,5", "2"], ",", (".", "")),
+        (["1,234"], ";", (",", "")),
+        (["1.234"], ";", (".", "")),
+        (["1,234"], ",", (".", ",")),
+        (["1,234", "0.5"], ";", (".", ",")),
+        (["1.234", "0,5"], ";", (",", ".")),
+        (["1,234.5"], ";", (".", ",")),
+        (["1.234,5"], "\t", (",", ".")),
+        (["1.234.567"], ";", (",", ".")),
+        (["1,234,567"], ";", (".", ",")),
+        (["1'234.50"], ",", (".", "'")),
+        (["1 234,50"], ";", (",", " ")),
+        (["1\u202f234"], ";", (".", "\u202f")),
+        (["31.12.2013", "10:30", "a.b", "1.2.3"], ";", (".", "")),
+    ],
+)
+def test_a_mark_is_one_of_thousands_only_if_the_cells_prove_it(
+    words: list[str], separator: str, marks: tuple[str, str]
+) -> None:
+    assert find_marks(words, separator) == marks
+
+
+def spreadsheet(rows: int = 400) -> pd.DataFrame:
+    """Four hundred rows and four copies, as a German spreadsheet exports them."""
+    numbers = range(rows)
+    frame = pd.DataFrame(
+        {
+            "PLZ": [f"{n * 7 % 90:05}" for n in numbers],
+            "Umsatz (€)": [f"{n * 13 % 2000 // 1000}.{n * 13 % 1000:03},5" for n in numbers],
+            "Notiz": ["a\nb" if n % 3 else "c; d" for n in numbers],
+            "Datum": [41_275 + n for n in numbers],
+            "Zeit": [f"2013-{n % 12 + 1:02}-05T10:00:00+02:00" for n in numbers],
+            "neu": [("True", "False", None)[n % 3] for n in numbers],
+            "y": [n * 7919 % 101 for n in numbers],
+        }
+    )
+    return pd.concat([frame, frame.iloc[:4]])
+
+
+@pytest.mark.parametrize(("encoding", "separator"), [("cp1252", ";"), ("utf-16", "\t"), ("utf-8-sig", "|")])
+def test_what_a_spreadsheet_exports_is_understood_and_said(encoding: str, separator: str, tmp_path: Path) -> None:
+    path = write(tmp_path, spreadsheet().to_csv(sep=separator).encode(encoding))
+
+    proposal, params = proposed(path, "y")
+
+    found = params.data.file_format
+    assert (found.separator, found.decimal, found.thousands) == (separator, ",", ".")
+    assert found.encoding == encoding.removesuffix("-sig")
+    assert found.times == {"Datum": "excel"}
+    kinds = {"PLZ": "category", "Umsatz (€)": "number", "Notiz": "category", "Datum": "datetime", "Zeit": "datetime"}
+    assert params.data.kinds == {**kinds, "neu": "category"}
+    assert params.data.columns["neu"].nullable
+    assert proposal.profile.columns["Umsatz (€)"].high == 1991.5
+    assert proposal.profile.head["Notiz"][1] == "a\nb"
+    text = params_text(proposal)
+    for note in (
+        "# PLZ: digits, some with a leading zero, are kept as text.",
+        "# Datum: numbers are read as a spreadsheet's days since 1899-12-30.",
+        "# Zeit: times with a zone are converted to UTC; a request gives them in UTC, without a zone.",
+        "# '.' stands between thousands, and ',' before a fraction.",
+        "# Unnamed: 0: left out, an identifier",
+    ):
+        assert note in text
+
+
+@pytest.mark.parametrize("name", ["t.xlsx", "t.feather", "t.arrow", "t.parquet"])
+def test_other_files_are_understood_as_csv_is(name: str, tmp_path: Path) -> None:
+    frame = spreadsheet().assign(real=pd.Timestamp("2013-01-01"), size=1.5).drop(columns=["Umsatz (€)"])
+    frame["real"] += pd.to_timedelta(frame["Datum"] % 300, unit="D")
+    frame["size"] *= frame["Datum"] % 61
+    path, plain = write_frame(frame, tmp_path / name), write_frame(frame, tmp_path / "t.csv")
+
+    (_, params), (_, expected) = proposed(path, "y"), proposed(plain, "y")
+
+    assert params.data.file_format.times == {"Datum": "excel"}
+    assert params.data.columns == expected.data.columns
+    assert params.data.split == expected.data.split
+    text = params_text(propose(path, "y", tmp_path))
+    assert "4 of its rows are copies of an earlier one; all are kept, and may lie in two splits." in text
+
+
+def test_the_first_sheet_is_taken_and_the_others_are_said(tmp_path: Path) -> None:
+    rows = [["a", "b"], *([n % 7, n % 9] for n in range(50))]
+    path = write_sheets(tmp_path / "t.xlsx", {"Daten 2013": rows, "Notes": [["x"]], "more": rows})
+
+    first = params_text(propose(path, "b", tmp_path))
+    assert "# The sheet 'Daten 2013' of 3; file_format.sheet names another." in first
+    assert "file_format: {missing: [NA], sheet: more}" in params_text(propose(path, "b", tmp_path, sheet="more"))
+    with pytest.raises(UserError, match="there is no sheet 'None'; write one of them as .*: Daten 2013, Notes, more"):
+        read_raw(path, ["a"], FileFormat(sheet="None"))
+
+
 def test_bounds_have_room_and_keep_their_sign(tmp_path: Path) -> None:
     columns = read_profile(write(tmp_path, "a,b,c\n0,-5,7\n40,10,7\n"), silent).columns
 
@@ -274,7 +373,9 @@ def test_what_knows_the_target_is_seen_and_noise_is_not() -> None:
         (b"a,a\n1,2\n", "t.csv", "columns 1 and 2 are both named 'a'; rename one"),
         (b"a, a\n1,2\n", "t.csv", "columns 1 and 2 are both named 'a', written ' a' and 'a'; rename one"),
         (b'a,b\n"x,1\n' + b"z,2\n" * 9, "t.csv", "not a table: "),
-        ("a,b\n1,2\n".encode("utf-16"), "t.csv", "not a table of text; save it as csv in UTF-8, or as parquet"),
+        ("a,b\n1,2\n".encode("utf-16-le"), "t.csv", "not a table of text; save it as csv in UTF-8, or as parquet"),
+        (b"nonsense", "t.xlsx", "not an Excel file: "),
+        (b"nonsense", "t.feather", "not a table: "),
         (b"a\n1\n", "t.csv", "one column; a table needs a target and columns to predict it from"),
         (b"\x00\x01\x02\x03", "t.csv", "not a table of text; save it as csv in UTF-8, or as parquet"),
         (b"PAR1nonsense", "t.parquet", "not a table: "),

@@ -470,6 +470,19 @@ def test_the_tables_of_a_folder_are_copied_byte_for_byte(tables: Path, tmp_path:
     assert contents(place) == expected
 
 
+def test_every_kind_of_table_is_copied_from_a_folder(tmp_path: Path) -> None:
+    names = {"a.csv", "b.TSV.gz", "c.parquet", "d.arrow", "e.feather", "f g.xlsx", "h.txt"}
+    place, folder = tmp_path / "new", tmp_path / "tables"
+    for path in (place, folder):
+        path.mkdir()
+    for name in (*names, "~$f g.xlsx", "note.pdf"):
+        (folder / name).write_text(name)
+
+    fetch(Source(folder=str(folder)), place, tmp_path / "project", silent)
+
+    assert {path.name for path in place.iterdir()} == names
+
+
 def test_a_folder_that_gives_no_whole_copy_is_refused(
     tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -484,7 +497,7 @@ def test_a_folder_that_gives_no_whole_copy_is_refused(
     assert refused("../nowhere") == "'../nowhere': there is no such folder; it is seen from the project's folder"
     assert refused("data").startswith("'data': ")
     (tmp_path / "empty").mkdir()
-    assert refused("../empty") == "'../empty': there is no csv or parquet file in it"
+    assert refused("../empty") == "'../empty': there is no csv, parquet, arrow, feather or xlsx file in it"
     copy = shutil.copyfile
 
     def torn(source: Path, target: Path) -> None:

@@ -91,18 +91,43 @@ def test_a_bad_row_does_not_take_the_good_row_with_its_key(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ('id,miles,at\na,1,NA\nb,2,"NA\nc,3,NA\n', 3),
+        ('id,miles,at\n"a\n1",1,NA\n"b"x,2,NA\n', 4),
+        ('\ufeffid,miles,at\r\n"a",1,NA\r\n\r\nb,2,""NA"\r\n', 4),
+        ('"id,miles,at\na,1,NA\n', 1),
+    ],
+)
+def test_an_open_quote_does_not_swallow_the_rest_of_the_file(content: str, line: int, tmp_path: Path) -> None:
+    (tmp_path / "toy.csv").write_bytes(content.encode())
+
+    with pytest.raises(UserError, match=f"the row that begins in line {line} of the file is not csv: a quote is left"):
+        read_raw(tmp_path / "toy.csv", COLUMNS)
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
         ("id,id,miles,at\na,b,1,NA\n", "columns 1 and 2 are both named 'id'; rename one in the file"),
-        ('id,miles,at\n"a\nb",1,NA\nc,2,NA\n', "3 lines hold 2 rows; remove the line breaks inside values"),
-        ("id,miles,at\na,1,NA\n\nb,2,NA\n", "line 3 is blank; remove it"),
     ],
 )
-def test_a_file_whose_rows_cannot_be_found_again_by_line_is_refused(tmp_path: Path, content: str, message: str) -> None:
+def test_a_file_without_such_a_table_is_refused(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "toy.csv").write_text(content)
 
     with pytest.raises(UserError, match=message):
         read_raw(tmp_path / "toy.csv", COLUMNS)
+
+
+def test_a_line_is_the_number_of_a_row_after_the_header(tmp_path: Path) -> None:
+    path = tmp_path / "toy.csv"
+    path.write_text('id,"miles",at\n"a\nb",-1,NA\n\n"c\r\n""d""",2,NA\ne,far,NA\n\n', newline="")
+
+    kept, rejects, counts = check_table("toy", path, schema(), 1.0)
+
+    assert kept["id"].to_dict() == {3: 'c\r\n"d"'}
+    assert rejects["line"].tolist() == [4, 2]
+    assert counts["read"] == 3
 
 
 def written(folder: Path, form: str, header: list[str], rows: list[list[str]]) -> Path:
@@ -131,7 +156,7 @@ def test_a_column_may_have_any_name(form: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_names_are_those_of_params_yaml_however_the_file_writes_them(form: str, tmp_path: Path) -> None:
-    header = [NFD, " Fläche\t(m²)\t", "", "line"]
+    header = [NFD, " Fläche\n(m²)\t", "", "line"]
     path = written(tmp_path, form, header, [["1", "2", "3", "4"]])
 
     found = read_raw(path, [NFC, "Fläche (m²)", "Unnamed: 2", "own"], FileFormat(rename={"line": "own"}))

@@ -25,6 +25,7 @@ from mlops_pkg.scoring import blocks, files
 from mlops_pkg.scoring.files import Tally, score_file
 from mlops_pkg.scoring.scores import _explained_columns
 from tests.conftest import ROOT
+from tests.forms import write_frame
 from tests.names import NAMES, NFC, NFD, expected_sum, named_bundle
 from tests.toy import TOY, explained_bundle, write_bundle
 
@@ -228,11 +229,11 @@ def test_a_capital_suffix_a_mark_and_windows_lines_are_fine(bundle: Path, source
     assert source.with_name("out.csv").read_bytes() == source.with_name("expected.csv").read_bytes()
 
 
-@pytest.mark.parametrize("name", ["in.csv", "in.parquet"])
+@pytest.mark.parametrize("name", ["in.csv", "in.parquet", "in.feather", "in.xlsx"])
 def test_fields_may_have_any_name(name: str, tmp_path: Path) -> None:
     values = [[float(row * place % 7) for place in range(len(NAMES))] for row in range(5)]
     frame = pd.DataFrame(values, columns=[NFD if field == NFC else field for field in NAMES])
-    getattr(frame, "to_csv" if name == "in.csv" else "to_parquet")(tmp_path / name, index=False)
+    write_frame(frame, tmp_path / name)
 
     keep = ["a[0]", NFD, "split"]
     tally = score_file(named_bundle(tmp_path / "bundle"), tmp_path / name, tmp_path / "out.csv", keep=keep)
@@ -329,7 +330,7 @@ def test_a_nested_column_cannot_be_kept_in_csv(bundle: Path, source: Path) -> No
         ("in.csv", "none/out.csv", FileNotFoundError, "there is no such folder: '{}/none'"),
         ("in.csv", "folder.csv", IsADirectoryError, "a folder, where a file is expected: '{}/folder.csv'"),
         ("folder.csv", "out.csv", IsADirectoryError, "a folder, where a file is expected: '{}/folder.csv'"),
-        ("in.xlsx", "out.csv", RecordsError, "{}/in.xlsx: expected a name that ends in .csv or .parquet"),
+        ("in.pdf", "out.csv", RecordsError, "{}/in.pdf: expected a name that ends in .csv, .parquet, .arrow, "),
         ("in.csv", "out", RecordsError, "{}/out: expected a name that ends in .csv or .parquet"),
         ("in.csv", "in.csv", RecordsError, "{}/in.csv: this would write over the input"),
         ("in.csv", "link.csv", RecordsError, "{}/link.csv: this would write over the input"),

@@ -1,7 +1,7 @@
 """A file that is scored is read as ingest has read the training data, whatever the file looks like."""
 
 import gzip
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from mlops_pkg.bundle.file_format import FileFormat
 from mlops_pkg.bundle.signature import Field
 from mlops_pkg.core import params
-from mlops_pkg.core.tables import contract, described, parse, read_raw
+from mlops_pkg.core.tables import contract, described, parse, read_raw, text_format
 from mlops_pkg.scoring.blocks import csv_rows, open_source
 from mlops_pkg.scoring.scores import from_parquet, from_text
+from tests.forms import write_sheets, write_table
 
 FIELDS = (Field("town", "category", True), Field("price", "number", True), Field("at", "datetime", True))
 COLUMNS = {field.name: params.Column(kind=field.kind) for field in FIELDS}
@@ -41,7 +41,7 @@ def by_ingest(path: Path, told: dict[str, Any]) -> tuple[pd.DataFrame, set[tuple
     data = params.Data.model_construct(columns=COLUMNS)
     schema = contract({name: described(data, name) for name in COLUMNS}, key=[])
     raw = read_raw(path, list(COLUMNS), written)
-    frame, rejects = parse(raw, schema, params.FileFormat() if path.suffix == ".parquet" else written)
+    frame, rejects = parse(raw, schema, text_format(path, written))
     return frame, {(line - 2, column) for line, column in zip(rejects["line"], rejects["column"], strict=True)}
 
 
@@ -144,8 +144,96 @@ def test_a_decimal_comma_and_a_format_of_times(tmp_path: Path) -> None:
         (pa.array([0.5, float("nan"), None]), pa.array([True, False, None]), pa.array([None, None, None], pa.null())),
     ],
 )
-def test_a_parquet_file_of_any_types(town: pa.Array, price: pa.Array, at: pa.Array, tmp_path: Path) -> None:
-    path = tmp_path / "in.parquet"
-    pq.write_table(pa.table({"town": town, "price": price, "at": at}), path)
+@pytest.mark.parametrize("name", ["in.parquet", "in.feather", "file.arrow", "stream.arrow"])
+def test_a_typed_file_of_any_types(name: str, town: pa.Array, price: pa.Array, at: pa.Array, tmp_path: Path) -> None:
+    write_table(pa.table({"town": town, "price": price, "at": at}), tmp_path / name)
 
-    assert_read_alike(path, {"decimal": ",", "separator": ";", "missing": ("a",)})
+    told = {
+        "decimal": ",",
+        "separator": ";",
+        "missing": ("a",),
+        "times": {"at": "%d.%m.%Y"} if at.type == "int32" else {},
+    }
+    assert_read_alike(tmp_path / name, told)
+
+
+@pytest.mark.parametrize("name", ["in.parquet", "in.feather"])
+def test_times_in_the_text_of_a_typed_file_have_their_format(name: str, tmp_path: Path) -> None:
+    table = pa.table({"town": ["a", "b"], "price": ["1.5", "2"], "at": ["27.11.2013", "2013-11-27"]})
+    write_table(table, tmp_path / name)
+
+    read = assert_read_alike(tmp_path / name, {"times": {"at": "%d.%m.%Y"}, "decimal": ",", "separator": ";"})
+
+    assert read["at"].iloc[0] == datetime(2013, 11, 27)
+    assert read["at"].isna().tolist() == [False, True]
+
+
+MARKS = [(",", "."), (",", " "), (",", "\u00a0"), (".", "'"), (".", ","), (",", "")]
+
+
+@pytest.mark.parametrize(("decimal", "thousands"), MARKS)
+def test_marks_between_thousands(decimal: str, thousands: str, tmp_path: Path) -> None:
+    path = tmp_path / "in.csv"
+    numbers = [
+        f"1{thousands}234{thousands}567{decimal}5",
+        f"-999{decimal}25",
+        f"1{thousands}000",
+        f"1{thousands}00",
+        "1234",
+    ]
+    rows = [*numbers, f"12{thousands}34", f"1234{thousands}567", f"{thousands}123", "1x5", f"1{decimal}234{thousands}5"]
+    path.write_text("\n".join(["town;price;at", *(f'Rye;"{row}";' for row in rows), ""]), encoding="utf-8")
+
+    read = assert_read_alike(path, {"separator": ";", "decimal": decimal, "thousands": thousands})
+
+    if thousands:
+        assert read["price"].iloc[:3].tolist() == [1_234_567.5, -999.25, 1000]
+        assert read["price"].isna().tolist() == [False] * 3 + [True, False] + [True] * 5
+
+
+def test_line_breaks_in_cells_a_mark_and_blank_lines(tmp_path: Path) -> None:
+    path = tmp_path / "in.csv"
+    path.write_bytes('\ufeff"town","price",at\r\n"Rye\r\n(Sussex)",1,2013-01-01\r\n\r\n"a ""b""\n",2,\r\n'.encode())
+
+    read = assert_read_alike(path, {})
+
+    assert read["town"].tolist() == ["Rye\r\n(Sussex)", 'a "b"\n']
+
+
+def test_days_of_a_spreadsheet(tmp_path: Path) -> None:
+    path = tmp_path / "in.csv"
+    cells = ["41605,9166666667", "41605", "60", "61", "2013-11-27", "-1", "9999999", "", "41605.25"]
+    path.write_text("\n".join(["town;price;at", *(f"Rye;1;{cell}" for cell in cells), ""]))
+
+    read = assert_read_alike(path, {"separator": ";", "decimal": ",", "times": {"at": "excel"}})
+
+    assert read["at"].iloc[0] == datetime(2013, 11, 27, 22)
+    assert read["at"].iloc[3] == datetime(1900, 3, 1)
+    assert read["at"].isna().tolist() == [False, False, True, False, True, True, True, True, False]
+
+
+CELLS = [
+    ["Zürich", 1.5, datetime(2013, 11, 27, 22)],
+    [7, 2.0, date(2013, 11, 27)],
+    [True, "3,25", "27.11.2013"],
+    [None, None, None],
+    ['a;b\n"c"', 1e20, 41605.25],
+    [datetime(2013, 1, 1), "far", "soon"],
+    ["007", "NA", 0.5],
+]
+
+
+@pytest.mark.parametrize("times", [{}, {"at": "%d.%m.%Y"}, {"at": "excel"}, {"at": "%d.%m.%Y %z"}])
+@pytest.mark.parametrize("decimal", [".", ","])
+def test_a_sheet_of_any_cells(decimal: str, times: dict[str, str], tmp_path: Path) -> None:
+    path = write_sheets(tmp_path / "in.xlsx", {"first": [["x"]], "rows": [["town", "price", "at"], *CELLS]})
+
+    read = assert_read_alike(path, {"separator": ";", "decimal": decimal, "times": times, "sheet": "rows"})
+
+    assert read["town"].iloc[[0, 1, 2, 4, 6]].tolist() == ["Zürich", "7", "True", 'a;b\n"c"', "007"]
+    assert read["price"].iloc[[0, 1, 4]].tolist() == [1.5, 2, 1e20]
+    assert (read["price"].iloc[2] == 3.25) == (decimal == ",")
+    when = read["at"].iloc[0]
+    assert when == datetime(2013, 11, 27, 22) or (pd.isna(when) and times.get("at", "").startswith("%"))
+    assert (read["at"].iloc[1] == datetime(2013, 11, 27)) == (times != {"at": "%d.%m.%Y %z"})
+    assert (read["at"].iloc[4] == datetime(2013, 11, 27, 6)) == (times == {"at": "excel"})
