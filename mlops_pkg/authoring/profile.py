@@ -31,6 +31,7 @@ from ..bundle import table_files
 from mlops_pkg.bundle.file_format import (
     DAMAGED,
     EXCEL,
+    WITH_ZONE,
     decompress,
     explain_repeated,
     name_columns,
@@ -217,6 +218,7 @@ ISO = "ISO 8601"
 _DAYS = ("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%Y.%m.%d")
 _CLOCKS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %H:%M:%S%z")
 _DATE = re.compile(r"(?<![^\W_])(date|day|datum|tag|fecha|data|dato|jour)(?![^\W_])|(date|datum)$", re.IGNORECASE)
+_ZONE = re.compile(r":\d\d(\.\d+)? ?(Z|[+-]\d\d(:?\d\d)?)$")  # the end of a time with a zone
 _SERIAL = re.compile(r"[2-7]\d{4}(?:[.,]\d+)?")  # days of the years 1954 to 2119
 _TIME = re.compile(r"^\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([T ]\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?$")
 
@@ -234,8 +236,8 @@ def find_time_format(words: list[str]) -> str:
 def find_kind(name: str, words: list[str], file_format: FileFormat) -> tuple[str, str]:
     """Return the kind that 95 % of a column's first values have, and the format of a datetime.
 
-    Digits that begin with 0, such as those of a postal code, are text. Days since 1899, as a spreadsheet counts them,
-    are times if the column's name speaks of a date.
+    Digits that begin with 0, such as those of a postal code, are text. Times of which most have a zone need one. Days
+    since 1899, as a spreadsheet counts them, are times if the column's name speaks of a date.
     """
     sample = words[:5000]
     number = re.compile(number_pattern(file_format.decimal, file_format.thousands))
@@ -246,7 +248,8 @@ def find_kind(name: str, words: list[str], file_format: FileFormat) -> tuple[str
         return ("datetime", EXCEL) if is_serial else ("number", "")
     times = [word for word in sample if _TIME.match(word)]
     if sample and len(times) >= 0.95 * len(sample) and (pattern := find_time_format(times)):
-        return "datetime", pattern
+        zoned = sum(map(bool, map(_ZONE.search, times)))
+        return "datetime", WITH_ZONE if pattern == ISO and zoned >= 0.95 * len(times) else pattern
     return "text", ""
 
 # %% ../../nbs/authoring/62_profile.ipynb #seen

@@ -25,7 +25,7 @@ import pandas as pd
 import yaml
 
 from .profile import ColumnProfile, Profile, find_format, read_profile
-from ..bundle.file_format import EXCEL, read_times
+from ..bundle.file_format import EXCEL, WITH_ZONE, read_times
 from ..bundle.table_files import file_kind, sheet_names
 from ..core.params import SPLITS, TAKEN, Data, FileFormat, UserError, nearest
 from ..core.sources import report_progress
@@ -539,9 +539,6 @@ _MARKS = {
 }
 
 
-_ZONE = re.compile(r":\d\d(\.\d+)? ?(Z|[+-]\d\d(:?\d\d)?)$")  # the end of a time with a zone
-
-
 def reading_notes(proposal: Proposal) -> Iterator[str]:
     """Yield what is unusual about the file, and how it is read, in sentences."""
     profile, written = proposal.profile, proposal.profile.file_format
@@ -557,7 +554,7 @@ def reading_notes(proposal: Proposal) -> Iterator[str]:
     for name, other in written.rename.items():
         yield f"The column {name!r} is read as {other!r}."
     for name, column in profile.columns.items():
-        if column.kind == "datetime" and any(map(_ZONE.search, column.counts)):
+        if column.time == WITH_ZONE:
             yield f"{name}: times with a zone are converted to UTC; a request gives them in UTC, without a zone."
         if column.time == EXCEL:
             yield f"{name}: numbers are read as a spreadsheet's days since 1899-12-30."

@@ -15,7 +15,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from .file_format import EXCEL, FileFormat, name_columns
+from .file_format import EXCEL, WITH_ZONE, FileFormat, name_columns
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -84,6 +84,8 @@ def read_batches(path: Path, columns: Sequence[int], rows: int) -> "Iterator[tup
 def _date_text(value: date, pattern: str | None, decimal: str) -> str:
     """Return a date of a sheet as its column writes times; as ISO 8601 where that would lose a part of it."""
     when = value if isinstance(value, datetime) else datetime.combine(value, datetime.min.time())
+    if pattern == WITH_ZONE:  # a sheet knows no zones
+        return value.isoformat()
     if pattern == EXCEL:
         days = (when - datetime(1899, 12, 30)).total_seconds() / 86_400
         return _cell_text(days, None, FileFormat(decimal=decimal))

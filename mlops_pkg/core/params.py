@@ -330,7 +330,7 @@ class FileFormat(Section):
         default="", pattern="^[.,'\u2019_ \u00a0\u2009\u202f]?$", description="mark between thousands"
     )
     missing: tuple[str, ...] = Field(default=("NA",), strict=False, description="words that mean a missing value")
-    times: dict[ColumnName, str] = Field(default={}, description="strptime format, or excel; default: ISO 8601")
+    times: dict[ColumnName, str] = Field(default={}, description="strptime format, excel or zoned; else ISO 8601")
     booleans: tuple[str, str] = Field(default=("False", "True"), strict=False, description="text of Parquet's booleans")
     rename: dict[_FileName, ColumnName] = Field(default={}, description="name of a column in the files: its name here")
     sheet: str | None = Field(default=None, description="sheet of an Excel file; default: the first")
@@ -345,6 +345,9 @@ class FileFormat(Section):
             codecs.lookup(self.encoding)
         except LookupError:
             raise rule_error("encoding: Python knows none of this name; e.g. utf-8, latin-1") from None
+        for name, pattern in self.times.items():
+            if "%" not in pattern and pattern not in ("excel", "zoned"):
+                raise rule_error(f"{dotted_key('times', name)}: expected a format like %d.%m.%Y, excel or zoned")
         for name in self.rename.values():
             if list(self.rename.values()).count(name) > 1:
                 raise rule_error(f"rename: two columns get the name '{name}'")

@@ -294,7 +294,7 @@ def test_what_a_spreadsheet_exports_is_understood_and_said(encoding: str, separa
     found = params.data.file_format
     assert (found.separator, found.decimal, found.thousands) == (separator, ",", ".")
     assert found.encoding == encoding.removesuffix("-sig")
-    assert found.times == {"Datum": "excel"}
+    assert found.times == {"Datum": "excel", "Zeit": "zoned"}
     kinds = {"PLZ": "category", "Umsatz (€)": "number", "Notiz": "category", "Datum": "datetime", "Zeit": "datetime"}
     assert params.data.kinds == {**kinds, "neu": "category"}
     assert params.data.columns["neu"].nullable
@@ -320,7 +320,7 @@ def test_other_files_are_understood_as_csv_is(name: str, tmp_path: Path) -> None
 
     (_, params), (_, expected) = proposed(path, "y"), proposed(plain, "y")
 
-    assert params.data.file_format.times == {"Datum": "excel"}
+    assert params.data.file_format.times == {"Datum": "excel", "Zeit": "zoned"}
     assert params.data.columns == expected.data.columns
     assert params.data.split == expected.data.split
     text = params_text(propose(path, "y", tmp_path))

@@ -443,6 +443,12 @@ def test_the_name_of_a_column_is_in_form_nfc(tmp_path: Path) -> None:
             {"target": {"name": "model"}},
             "data.target.name: a column of predictions.parquet has the name 'model'; write",
         ),
+        (
+            {"file_format": {"times": {"a b": "exel"}}},
+            "data.file_format.times['a b']: expected a format like %d.%m.%Y, excel",
+        ),
+        ({"file_format": {"thousands": "."}}, "data.file_format.thousands: it is the decimal mark too: take another"),
+        ({"file_format": {"thousands": "x"}}, 'data.file_format.thousands = "x": string should match pattern'),
         ({"file_format": {"rename": {"a": "c", "b": "c"}}}, "data.file_format.rename: two columns get the name 'c'"),
     ],
 )

@@ -202,14 +202,26 @@ def test_line_breaks_in_cells_a_mark_and_blank_lines(tmp_path: Path) -> None:
 
 def test_days_of_a_spreadsheet(tmp_path: Path) -> None:
     path = tmp_path / "in.csv"
-    cells = ["41605,9166666667", "41605", "60", "61", "2013-11-27", "-1", "9999999", "", "41605.25"]
+    cells = ["41605,9166666667", "41_605", "60", "61", "2013-11-27", "-1", "9999999", "", "41605.25"]
     path.write_text("\n".join(["town;price;at", *(f"Rye;1;{cell}" for cell in cells), ""]))
 
     read = assert_read_alike(path, {"separator": ";", "decimal": ",", "times": {"at": "excel"}})
 
     assert read["at"].iloc[0] == datetime(2013, 11, 27, 22)
     assert read["at"].iloc[3] == datetime(1900, 3, 1)
-    assert read["at"].isna().tolist() == [False, False, True, False, True, True, True, True, False]
+    assert read["at"].isna().tolist() == [False, True, True, False, True, True, True, True, False]
+
+
+def test_a_time_without_a_zone_is_refused_where_all_must_have_one(tmp_path: Path) -> None:
+    path = tmp_path / "in.csv"
+    cells = ["2013-11-27T22:00:00+02:00", "2013-11-27 22:00Z", "2013-11-27T22:00", "2013-11-27", "", "soon"]
+    path.write_text("\n".join(["town,price,at", *(f"Rye,1,{cell}" for cell in cells), ""]))
+
+    read = assert_read_alike(path, {"times": {"at": "zoned"}})
+
+    assert read["at"].iloc[:2].tolist() == [datetime(2013, 11, 27, 20), datetime(2013, 11, 27, 22)]
+    assert read["at"].isna().tolist() == [False, False, True, True, True, True]
+    assert len(by_predict(path, {"times": {"at": "zoned"}})[1]) == 3
 
 
 CELLS = [
@@ -223,7 +235,7 @@ CELLS = [
 ]
 
 
-@pytest.mark.parametrize("times", [{}, {"at": "%d.%m.%Y"}, {"at": "excel"}, {"at": "%d.%m.%Y %z"}])
+@pytest.mark.parametrize("times", [{}, {"at": "%d.%m.%Y"}, {"at": "excel"}, {"at": "zoned"}, {"at": "%d.%m.%Y %z"}])
 @pytest.mark.parametrize("decimal", [".", ","])
 def test_a_sheet_of_any_cells(decimal: str, times: dict[str, str], tmp_path: Path) -> None:
     path = write_sheets(tmp_path / "in.xlsx", {"first": [["x"]], "rows": [["town", "price", "at"], *CELLS]})
@@ -234,6 +246,6 @@ def test_a_sheet_of_any_cells(decimal: str, times: dict[str, str], tmp_path: Pat
     assert read["price"].iloc[[0, 1, 4]].tolist() == [1.5, 2, 1e20]
     assert (read["price"].iloc[2] == 3.25) == (decimal == ",")
     when = read["at"].iloc[0]
-    assert when == datetime(2013, 11, 27, 22) or (pd.isna(when) and times.get("at", "").startswith("%"))
-    assert (read["at"].iloc[1] == datetime(2013, 11, 27)) == (times != {"at": "%d.%m.%Y %z"})
+    assert (when == datetime(2013, 11, 27, 22)) == (times in ({}, {"at": "excel"}))
+    assert (read["at"].iloc[1] == datetime(2013, 11, 27)) == (times.get("at") not in ("zoned", "%d.%m.%Y %z"))
     assert (read["at"].iloc[4] == datetime(2013, 11, 27, 6)) == (times == {"at": "excel"})
