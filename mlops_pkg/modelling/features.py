@@ -75,6 +75,10 @@ def fit_features(
         steps.append((name, transformer))
         gained = [column for column in X.columns if column not in before]
         lost = [column for column in before if column not in X.columns]
+        if twice := X.columns[X.columns.duplicated()].tolist():
+            raise UserError(
+                f"params.yaml: {place} ({step.use}): it makes a second column '{twice[0]}'; rename the first"
+            )
         record.append({"step": name, "columns": X.shape[1], "gained": gained, "lost": lost})
     return Pipeline(steps), X, record
 

@@ -287,6 +287,16 @@ def test_a_column_that_does_not_fit_is_an_error_with_what_there_is(step: dict[st
     assert message.endswith("; columns here: city, hour, size, width, start, end, same")
 
 
+def test_two_columns_of_one_name_are_refused() -> None:
+    X, y = make_rows()
+    X["city_a"] = 1.0
+
+    with pytest.raises(UserError) as caught:
+        features.fit_features(make_features({"use": "OneHotEncoder", "variables": ["city"]}), X, y)
+
+    assert "features.steps[0] (OneHotEncoder): it makes a second column 'city_a'; rename the first" in str(caught.value)
+
+
 def test_a_column_that_is_still_text_is_refused() -> None:
     X, y = make_rows()
     pipeline, _, _ = features.fit_features(make_features({"use": "DropFeatures", "variables": ["start", "end"]}), X, y)
