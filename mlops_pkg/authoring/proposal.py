@@ -590,6 +590,7 @@ def _last_sections(proposal: Proposal) -> dict[str, dict[str, Any]]:
             "slices": slices,
             "min_slice_rows": max(10, min(300, rows // 100)),
             "calibration_bins": 10 if rows >= 5000 else 5,
+            "coverage": 0.9 if rows >= 300 else None,
             "importance_rows": max(100, min(5000, rows // 5)),
             "importance_repeats": 3,
         },

@@ -22,7 +22,7 @@ from sklearn.pipeline import Pipeline
 from ..bundle.explanation import Explainer, pack_explanation
 from ..bundle.file_format import FileFormat
 from ..bundle.manifest import CARD, MANIFEST, MODEL, manifest_bytes, verify
-from ..bundle.signature import Field, Signature, label_text
+from ..bundle.signature import Field, Interval, Signature, label_text
 from ..core.data import folder_digest, listing
 from ..core.environment import LOCK
 from ..core.params import BaseParams, Section, UserError, package_name
@@ -98,15 +98,18 @@ def explain_margin(model: Pipeline, graph: bytes, train: pd.DataFrame, params: B
     return content
 
 # %% ../../nbs/modelling/24_bundling.ipynb #make-field
-def make_signature(train: pd.DataFrame, threshold: float | None, params: BaseParams) -> Signature:
-    """Return the signature of the model, with the categories of the training rows."""
+def make_signature(train: pd.DataFrame, metrics: dict[str, Any], params: BaseParams) -> Signature:
+    """Return the signature of the model: categories of the training rows, threshold and interval of comparison.json."""
     fields = []
     for name, column in params.data.columns.items():
         categories = tuple(sorted(train[name].dropna().unique())) if column.kind == "category" else None
         bounds = (column.minimum, column.maximum)
         fields.append(Field(name, column.kind, column.nullable, column.unit, *bounds, categories))
     file_format = FileFormat(**params.data.file_format.model_dump())
-    return Signature(params.task, params.data.target.name, threshold, tuple(fields), file_format, params.labels)
+    found = metrics.get("interval")
+    interval = Interval(found["coverage"], found["bound"]) if found else None
+    target, threshold = params.data.target.name, metrics["threshold"]
+    return Signature(params.task, target, threshold, tuple(fields), file_format, params.labels, interval)
 
 # %% ../../nbs/modelling/24_bundling.ipynb #describe
 QUANTILES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)

@@ -112,6 +112,18 @@ def _describe_classes(classes: pd.DataFrame) -> str:
         rows.append([str(row["label"]), f"{row['rows']:,}", *map(_format_metric, entries)])
     return markdown_table(["class", "test rows", *names], rows)
 
+
+def _describe_interval(interval: dict[str, Any], unit: str | None) -> str:
+    """Return what the intervals promise, and what came of it on the test and the live rows."""
+    held = "; ".join(f"{split}: {_format_metric(interval[split]['coverage'])}" for split in ("test", "live"))
+    measured = f"Measured share of rows, by split: {held}."
+    if "classes" in interval["test"]:
+        size = _format_metric(interval["test"]["classes"])
+        what = f"the set of all classes with a probability of {interval['bound']:.3g} or more, {size} classes on test,"
+    else:
+        what = f"an interval of {interval['bound']:.6g}{f' {unit}' if unit else ''} to either side of the prediction"
+    return f"For {interval['coverage']:.0%} of the rows {what} is meant to hold the truth. {measured}"
+
 # %% ../../nbs/modelling/23_card.ipynb #make-card
 def make_card(
     signature: Signature,
@@ -134,6 +146,7 @@ def make_card(
         "How good it is": [
             f"Estimator: {evaluated.estimator}.{note} Intervals: {evaluated.confidence:.0%}, bootstrap.",
             *_compare(evaluated.metrics),
+            *([_describe_interval(evaluated.metrics["interval"], unit)] if "interval" in evaluated.metrics else []),
         ],
         "Where it is weakest": [_weakest_slices(evaluated.slices, params.task)],
         **({"What it tells apart": [_describe_classes(evaluated.classes)]} if len(evaluated.classes) else {}),

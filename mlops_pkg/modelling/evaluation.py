@@ -9,16 +9,17 @@ __all__ = ['Predictions', 'SPLITS', 'Entries', 'TABLES', 'CURVES', 'prior_of', '
 
 # %% ../../nbs/modelling/23_evaluation.ipynb #imports
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
-from ..bundle.signature import decide, label_text
+from ..bundle.signature import Interval, decide, label_text
 from ..core.params import BaseParams
 from ..core.workspace import Workspace, write_csv, write_json, write_table
+from .conformal import interval_metrics
 from mlops_pkg.modelling.metrics import (
     Cases,
     calibration,
@@ -50,7 +51,7 @@ def predict_all(models: dict[str, Pipeline], frame: pd.DataFrame, prior: np.ndar
     predictions = {name: predict(model, X, params.task) for name, model in models.items()}
     return {**predictions, "prior": np.full((len(frame), *np.shape(prior)), prior)}
 
-# %% ../../nbs/modelling/23_evaluation.ipynb #compare-models
+# %% ../../nbs/modelling/23_evaluation.ipynb #evaluation-2
 SPLITS = ("test", "live")  # the rows that a model is evaluated on
 Entries = dict[str, dict[str, float | None]]  # by metric: value, low, high
 
@@ -64,6 +65,7 @@ class Evaluation:
     threshold: float | None  # of two classes; None for more, and for a regression
     params: BaseParams
     settings: EvaluationSettings
+    interval: Interval | None = None
 
     def target(self, split: str) -> np.ndarray:
         """Return the target of the rows of a split."""
@@ -74,13 +76,22 @@ class Evaluation:
         metrics = weighted_metrics(y, prediction, self.threshold)
         return with_intervals(metrics, len(y), self.settings, self.params.seed)
 
+    def cover(self, split: str) -> Entries:
+        """Return how often the model's intervals hold the truth, and how large they are."""
+        y, prediction = self.target(split), self.predictions[split]["model"]
+        assert self.interval is not None
+        metrics = interval_metrics(y, prediction, self.interval, bool(self.params.labels))
+        return with_intervals(metrics, len(y), self.settings, self.params.seed)
 
+# %% ../../nbs/modelling/23_evaluation.ipynb #compare-models
 def compare_models(evaluation: Evaluation) -> dict[str, Any]:
     """Return the metrics of each model on the test and live rows, with intervals."""
     metrics: dict[str, Any] = {"task": evaluation.params.task, "threshold": evaluation.threshold}
     for split in SPLITS:
         y, predictions = evaluation.target(split), evaluation.predictions[split]
         metrics[split] = {name: evaluation.measure(y, prediction) for name, prediction in predictions.items()}
+    if evaluation.interval is not None:
+        metrics["interval"] = asdict(evaluation.interval) | {split: evaluation.cover(split) for split in SPLITS}
     return metrics
 
 # %% ../../nbs/modelling/23_evaluation.ipynb #slices

@@ -132,6 +132,9 @@ class EvaluationSettings(Section):
     slices: ColumnNames = Field(description="columns, or the split key, by whose values the metrics are broken down")
     min_slice_rows: int = Field(ge=10, description="smaller slices are left out")
     calibration_bins: int = Field(ge=2, le=100, description="bins of equal size of the calibration curve")
+    coverage: float | None = Field(
+        0.9, gt=0, lt=1, description="rows whose interval holds the truth; null: no intervals"
+    )
     importance_rows: int = Field(ge=100, description="test rows that permutation importance permutes")
     importance_repeats: int = Field(ge=1, le=100, description="permutations of each column")
 

@@ -7,6 +7,7 @@ __all__ = ['run']
 
 # %% ../../nbs/pipeline/23_evaluate.ipynb #imports
 from ..core.workspace import Workspace, read_table
+from ..modelling.conformal import calibrate
 from ..modelling.evaluation import Evaluation, compare_models, predict_all, prior_of, write_evaluation
 from ..modelling.metrics import choose_threshold
 from ..modelling.models import check_target, read_model
@@ -26,7 +27,8 @@ def run(params: Params, workspace: Workspace) -> None:
     y, threshold = rows["validation"][target.name].to_numpy(), None
     if len(params.labels) == 2:
         threshold = choose_threshold(y, predictions["validation"]["model"])
-    evaluation = Evaluation(rows, predictions, threshold, params, params.evaluate)
+    interval = calibrate(y, predictions["validation"]["model"], params.evaluate.coverage, bool(params.labels))
+    evaluation = Evaluation(rows, predictions, threshold, params, params.evaluate, interval)
     metrics = compare_models(evaluation)
     for name, entries in metrics["test"].items():
         print(f"  {name} on test: " + ", ".join(f"{key} {entry['value']:.4f}" for key, entry in entries.items()))

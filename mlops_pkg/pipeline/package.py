@@ -48,7 +48,7 @@ def run(params: Params, workspace: Workspace) -> None:
     for name, found in agreements.items():
         print(f"  model.onnx against the fitted pipeline, {name} rows: {found}")
     check_agreements(agreements)
-    signature = make_signature(train, metrics["threshold"], params)
+    signature = make_signature(train, metrics, params)
     reference = make_reference(train, predictions, params)
     evaluated = Evaluated(params.train.estimator, params.evaluate.confidence, metrics, slices, classes, counts)
     card = make_card(signature, reference, agreements, evaluated, params=params, settings=params.package)

@@ -15,6 +15,8 @@ from typing import Any
 
 import click
 
+FILE = click.Path(path_type=Path)
+
 # %% ../../nbs/scoring/53_command.ipynb #watched
 @contextmanager
 def _progress_bar() -> Iterator[Callable[[int, float], None]]:
@@ -29,9 +31,6 @@ def _progress_bar() -> Iterator[Callable[[int, float], None]]:
         yield lambda rows, share: bar.update(int(1000 * share) - bar.pos, rows)
 
 # %% ../../nbs/scoring/53_command.ipynb #predict
-FILE = click.Path(path_type=Path)
-
-
 @click.command()
 @click.argument("source", metavar="IN", type=FILE)
 @click.argument("destination", metavar="OUT", type=FILE)
@@ -39,9 +38,10 @@ FILE = click.Path(path_type=Path)
 @click.option("--processes", type=click.IntRange(1), default=1, show_default=True, help="Processes that score at once.")
 @click.option("--keep", metavar="COLUMN", multiple=True, help="Copy a column of IN to OUT; may be repeated.")
 @click.option("--explain", is_flag=True, help="Write what each field adds to the margin: base, contribution_FIELD.")
+@click.option("--interval", is_flag=True, help="Write what holds the truth for most rows: low and high, or a set.")
 @click.option("--max-reject-share", type=click.FloatRange(0, 1), default=1.0, help="Exit 1 if more are rejected.")
-def predict(source: Path, destination: Path, *, bundle: Path, max_reject_share: float, **options: Any) -> None:
-    """Predict for a csv, Parquet, Arrow or Excel file of records, written as the training data was.
+def predict(source: Path, destination: Path, *, max_reject_share: float, **options: Any) -> None:
+    """Predict for a csv, Parquet, Arrow or Excel file, written as the training data was.
 
     OUT has one row for each row of IN, in the same order: its number and the prediction; of a class, also its
     probability. A rejected row has none; the reasons are written to a file beside OUT.
@@ -51,19 +51,20 @@ def predict(source: Path, destination: Path, *, bundle: Path, max_reject_share: 
     Examples:
       mlops_pkg predict flights.csv scored.csv
       mlops_pkg predict flights.parquet scored.csv --processes 4 --keep line
-      mlops_pkg predict flights.csv why.csv --explain
+      mlops_pkg predict flights.csv why.csv --explain --interval
     """  # noqa: D301
+    from mlops_pkg.bundle.predictor import Extras
     from mlops_pkg.scoring.files import score_file
 
+    extras = Extras(options.pop("interval"), options.pop("explain"))
     try:
         with _progress_bar() as progress:
-            tally = score_file(bundle, source, destination, progress=progress, **options)
+            tally = score_file(options.pop("bundle"), source, destination, extras=extras, progress=progress, **options)
     except OSError as error:
         click.echo(f"{error.filename or destination}: {error.strerror or error}", err=True)
         raise click.exceptions.Exit(1) from None
     click.echo(str(tally))
-    none = 0 < tally.rows == tally.rejected
-    if none or tally.rejected > max_reject_share * tally.rows:
+    if (none := 0 < tally.rows == tally.rejected) or tally.rejected > max_reject_share * tally.rows:
         reason = "no row has an answer" if none else f"more than {max_reject_share:.1%} of the rows are rejected"
         click.echo(f"{source}: {reason}; the reasons are in {tally.rejects}", err=True)
         raise click.exceptions.Exit(1)

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..bundle.file_format import explain_repeated, normalize_name
 from ..bundle.manifest import read_bundle
-from ..bundle.predictor import Predictor
+from ..bundle.predictor import Extras, Predictor
 from ..bundle.records import RecordsError, Reject, check_names
 from ..bundle.signature import Signature, label_text
 from ..bundle.table_files import file_kind
 from .blocks import Source, UnreadableError, open_source
-from .scores import Scored, Scores, score_blocks, score_in_processes
+from .scores import PLAIN, Scored, Scores, score_blocks, score_in_processes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -90,28 +90,32 @@ def _parquet_writer(path: Path, schema: "pa.Schema") -> Iterator[Write]:
         flush()
 
 # %% ../../nbs/scoring/52_files.ipynb #open-destination
-def _answer_names(signature: Signature, explain: bool) -> list[str]:
-    """Return the names of the output's columns: one of a probability, or one for each class; then the explanation."""
-    names, classes = ["row", "prediction"], signature.classes
+def _answer_types(signature: Signature, extras: Extras) -> dict[str, type]:
+    """Return the columns of the output by name, with their types: the prediction, probabilities, and the extras."""
+    classes = signature.classes
     ends = [f"_{label_text(label)}" for label in classes] if len(classes) > 2 else [""]
-    names += [f"probability{end}" for end in ends] if classes else []
-    parts = ["base", *(f"contribution_{field.name}" for field in signature.fields)]
-    return names + ([f"{part}{end}" for end in ends for part in parts] if explain else [])
+    types: dict[str, type] = {"row": int, "prediction": type(classes[0]) if classes else float}
+    types |= dict.fromkeys([f"probability{end}" for end in ends] if classes else [], float)
+    if extras.interval:
+        types |= {"set": str} if classes else {"low": float, "high": float}
+    if extras.explain:
+        parts = ["base", *(f"contribution_{field.name}" for field in signature.fields)]
+        types |= dict.fromkeys([f"{part}{end}" for end in ends for part in parts], float)
+    return types
 
 
 def _open_destination(
-    path: Path, suffix: str, source: Source, signature: Signature, keep: Sequence[str], *, explain: bool = False
+    path: Path, suffix: str, source: Source, keep: Sequence[str], types: dict[str, type]
 ) -> AbstractContextManager[Write]:
     """Return a context manager that yields a function to write the rows of the output."""
-    names = _answer_names(signature, explain)
+    names = [*types, *keep]
     if suffix == ".csv":
-        return _csv_writer(path, [*names, *keep])
+        return _csv_writer(path, names)
     import pyarrow as pa
 
-    prediction = pa.array(signature.classes).type if signature.classes else pa.float64()
-    types = [pa.int64(), prediction, *[pa.float64()] * (len(names) - 2)]
-    types += [source.types.get(name, pa.string()) for name in keep]
-    return _parquet_writer(path, pa.schema(zip([*names, *keep], types, strict=True)))
+    arrow = {int: pa.int64(), float: pa.float64(), str: pa.string(), bool: pa.bool_()}
+    kinds = [*(arrow[kind] for kind in types.values()), *(source.types.get(name, pa.string()) for name in keep)]
+    return _parquet_writer(path, pa.schema(zip(names, kinds, strict=True)))
 
 
 def _output(first: int, scored: Scored) -> list[Any]:
@@ -122,7 +126,7 @@ def _output(first: int, scored: Scored) -> list[Any]:
         columns.append([None if code < 0 else answers.classes[code] for code in answers.label.tolist()])
     for values in answer.T.tolist() if answer.ndim == 2 else [answer.tolist()]:
         columns.append([None if math.isnan(value) else value for value in values])
-    return columns + scored.explained + scored.kept
+    return columns + scored.added + scored.kept
 
 # %% ../../nbs/scoring/52_files.ipynb #naming
 @contextmanager
@@ -229,7 +233,7 @@ def _check_paths(source: Path, destination: Path) -> None:
             raise RecordsError(f"{path}: this would write over the input; choose another name for the output")
 
 # %% ../../nbs/scoring/52_files.ipynb #check-columns
-def _check_columns(source: Source, signature: Signature, keep: Sequence[str], explain: bool) -> None:
+def _check_columns(source: Source, signature: Signature, keep: Sequence[str], types: dict[str, type]) -> None:
     """Raise `RecordsError` unless the source has each field and each kept column exactly once."""
     names, wanted = source.names, [*(field.name for field in signature.fields), *keep]
     separator = signature.file_format.separator
@@ -241,15 +245,18 @@ def _check_columns(source: Source, signature: Signature, keep: Sequence[str], ex
             raise RecordsError(f"{explain_repeated(source.header, names, name)}; rename one in the file")
     check_names(names, wanted)
     for name in keep:
-        if name in _answer_names(signature, explain):
+        if name in types:
             raise RecordsError(f"column '{name}' cannot be kept: the answers have a column of this name")
 
 
-def _open_checked(path: Path, signature: Signature, keep: Sequence[str], explain: bool) -> Source:
-    """Return the source that holds the fields and the columns to keep; raise `RecordsError` for another one."""
+def _open_checked(path: Path, signature: Signature, keep: Sequence[str], types: dict[str, type]) -> Source:
+    """Return the source that holds the fields and the columns to keep; raise `RecordsError` for another one.
+
+    `types` are the columns of the answers, which no kept column may have the name of.
+    """
     columns = list(dict.fromkeys([*(field.name for field in signature.fields), *keep]))
     source = open_source(path, columns, signature.file_format)
-    _check_columns(source, signature, keep, explain)
+    _check_columns(source, signature, keep, types)
     return source
 
 # %% ../../nbs/scoring/52_files.ipynb #tally
@@ -269,13 +276,12 @@ class Tally:
 # %% ../../nbs/scoring/52_files.ipynb #score-file
 def score_file(
     bundle: Path | str,
-    source: Path
-    | str,  # a csv, Parquet, Arrow or Excel file with a column for each field, written as the training data was
+    source: Path | str,  # csv, Parquet, Arrow or Excel, with a column for each field, written as the training data was
     destination: Path | str,  # .csv or .parquet
     *,
     processes: int = 1,
     keep: Sequence[str] = (),  # columns of the source that are copied to the output
-    explain: bool = False,  # whether to write what each field adds to the margin
+    extras: Extras = PLAIN,  # whether to write intervals, and what each field adds to the margin
     progress: Progress | None = None,
 ) -> Tally:
     """Write the predictions for the rows of `source` to `destination`, in their order; return a tally.
@@ -287,19 +293,19 @@ def score_file(
     source, destination, keep = Path(source), Path(destination), list(dict.fromkeys(map(normalize_name, keep)))
     _check_paths(source, destination)
     predictor = Predictor(verified := read_bundle(Path(bundle)))
-    signature, suffix = predictor.signature, destination.suffix.lower()
+    signature, types = predictor.signature, _answer_types(predictor.signature, extras)
     try:
-        opened = _open_checked(source, signature, keep, explain)
+        opened = _open_checked(source, signature, keep, types)
         if processes == 1:
-            scores = score_blocks(opened, predictor, keep, explain)
+            scores = score_blocks(opened, predictor, keep, extras)
         else:
-            scores = score_in_processes(opened, verified, keep, processes, explain)
+            scores = score_in_processes(opened, verified, keep, processes, extras)
         with (
             _rename_in_errors(None, destination),
             closing(scores),
             _atomic(destination) as answers,
             _atomic(rejects_path(destination)) as reasons,
-            _open_destination(answers, suffix, opened, signature, keep, explain=explain) as write,
+            _open_destination(answers, destination.suffix.lower(), opened, keep, types) as write,
         ):
             rows, rejected = _write_all(scores, write, reasons, progress)
     except RecordsError as error:

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PATHS', 'PUBLIC_PATHS', 'STATUSES', 'CODES', 'answer_bounds', 'families', 'missing_values', 'count_predictions',
-           'Service', 'check_headers', 'read_body', 'PredictResult', 'explain_json', 'predict_json', 'predict_arrow',
-           'predict', 'authenticate_request', 'error_response', 'send_error', 'record_request', 'request_ids', 'Guard',
-           'add_routes', 'make_app']
+           'Service', 'check_headers', 'read_body', 'PredictResult', 'predict_with_extras', 'predict_json',
+           'predict_arrow', 'predict', 'authenticate_request', 'error_response', 'send_error', 'record_request',
+           'request_ids', 'Guard', 'add_routes', 'make_app']
 
 # %% ../../nbs/serving/48_app.ipynb #imports
 import asyncio
@@ -34,7 +34,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..bundle.manifest import BundleError
-from ..bundle.predictor import Answers
+from ..bundle.predictor import Answers, Extras, interval_of
 from ..bundle.records import Reject
 from ..bundle.signature import Signature
 from .answering import PredictionQueue
@@ -50,9 +50,9 @@ PATHS = ("/predict", "/model", "/health", "/ready", "/metrics", "/openapi.json",
 PUBLIC_PATHS = ("/health", "/ready")  # need no key, and are not logged
 STATUSES = (200, 307, 400, 401, 404, 405, 408, 413, 415, 422, 431, 499, 500, 503)
 CODES = (
-    "columns", "duplicate_key", "encoding", "explain", "failed", "headers", "media_type", "method", "no_key",
-    "no_records", "not_arrow", "not_found", "not_http", "not_json", "other", "overloaded", "records", "rows", "timeout",
-    "too_large", "wrong_key",
+    "columns", "duplicate_key", "encoding", "explain", "failed", "headers", "interval", "media_type",
+    "method", "no_key", "no_records", "not_arrow", "not_found", "not_http", "not_json", "other", "overloaded",
+    "records", "rows", "timeout", "too_large", "wrong_key",
 )  # fmt: skip
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -212,26 +212,31 @@ class PredictResult:
         return 422 if self.rejected and (self.rejected == self.records or not partial) else 200
 
 # %% ../../nbs/serving/48_app.ipynb #explain-json
-async def explain_json(service: Service, records: list[Any]) -> PredictResult:
-    """Return the result for records that are to be explained, which takes milliseconds each, in the thread."""
+async def predict_with_extras(service: Service, records: list[Any], extras: Extras) -> PredictResult:
+    """Return the result for records with intervals or explanations, which take milliseconds each, in the thread."""
 
     def work(model: Model) -> tuple[Model, Answers, bytes]:
-        answers, explanation = model.predictor.predict(records), model.predictor.explain(records)
-        return model, answers, json_answers(answers, model.info, explanation=explanation)
+        predictor = model.predictor
+        answers, interval = predictor.predict(records), predictor.signature.interval
+        if extras.interval:
+            interval_of(answers, interval)  # raises an error if there is none
+        explanation = predictor.explain(records) if extras.explain else None
+        wanted = interval if extras.interval else None
+        return model, answers, json_answers(answers, model.info, interval=wanted, explanation=explanation)
 
     try:
         model, answers, content = await service.queue.run_in_thread(work)
     except BundleError as error:
-        raise RefusedError(422, "explain", str(error)) from None
+        raise RefusedError(422, "explain" if extras.explain else "interval", str(error)) from None
     service.count_predictions(model, records, answers)
     return PredictResult(content, len(records), int(answers.rejected.sum()), answers.rejects)
 
 # %% ../../nbs/serving/48_app.ipynb #predict-json
 async def predict_json(service: Service, body: bytes) -> PredictResult:
     """Return the result for a JSON body."""
-    records, explain = read_json(body, service.settings.max_records)
-    if explain:
-        return await explain_json(service, records)
+    records, extras = read_json(body, service.settings.max_records)
+    if any(extras):
+        return await predict_with_extras(service, records, extras)
     batch = await service.queue.predict(records)
     answers, first, rows = batch.answers, batch.first, batch.rows
     content = json_answers(answers, batch.model.info, first, rows)

@@ -22,9 +22,9 @@ import numpy.typing as npt
 
 from ..bundle.explanation import Explanation
 from ..bundle.file_format import normalize_name
-from ..bundle.predictor import Answers
+from ..bundle.predictor import Answers, Extras, interval_of
 from ..bundle.records import RecordsError, Reject, check_names, nearest
-from ..bundle.signature import Field, Label, Signature, label_text
+from ..bundle.signature import Field, Interval, Label, Signature, label_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -80,12 +80,12 @@ def _decode(body: bytes) -> Any:
 
 # %% ../../nbs/serving/41_messages.ipynb #read-json
 _KINDS = {dict: "an object", list: "a list", str: "text", bool: "a boolean", int: "a number", float: "a number"}
-_KEYS = ("records", "explain")
+_KEYS = ("records", *Extras._fields)
 MAX_EXPLAINED = 1000  # records of a request that is to be explained
 
 
-def read_json(body: bytes, max_records: int) -> tuple[list[Any], bool]:
-    """Return the records of a JSON body and whether to explain them; raise `RefusedError` for none or too many."""
+def read_json(body: bytes, max_records: int) -> tuple[list[Any], Extras]:
+    """Return the records of a JSON body, and what is asked for beside; raise `RefusedError` for none or too many."""
     content = _decode(body)
     if not isinstance(content, dict):
         problem = _KINDS.get(type(content), "null")
@@ -96,16 +96,18 @@ def read_json(body: bytes, max_records: int) -> tuple[list[Any], bool]:
         problem = "" if "records" in content else "no key 'records'"
     if problem:
         raise RefusedError(422, "no_records", f'expected {{"records": [{{...}}, ...]}}, found {problem}')
-    records, explain = content["records"], content.get("explain", False)
+    records, flags = content["records"], {name: content.get(name, False) for name in Extras._fields}
     if not isinstance(records, list):
         raise RefusedError(422, "no_records", f"records: expected a list, found {_KINDS.get(type(records), 'null')}")
-    if not isinstance(explain, bool):
-        raise RefusedError(422, "explain", f"explain: expected a boolean, found {_KINDS.get(type(explain), 'null')}")
+    for name, flag in flags.items():
+        if not isinstance(flag, bool):
+            raise RefusedError(422, name, f"{name}: expected a boolean, found {_KINDS.get(type(flag), 'null')}")
+    explain = flags["explain"]
     most = min(max_records, MAX_EXPLAINED) if explain else max_records
     if not 1 <= len(records) <= most:
         what = "records to explain" if explain else "records"
         raise RefusedError(422, "records", f"expected 1 to {most:,} {what}, found {len(records):,}")
-    return records, explain
+    return records, Extras(**flags)
 
 # %% ../../nbs/serving/41_messages.ipynb #told
 @dataclass(frozen=True)
@@ -165,13 +167,27 @@ def _json_explanations(explanation: Explanation, classes: Sequence[Label]) -> li
         lines.append(json.dumps({"base": base, "contributions": contributions}, separators=(",", ":")))
     return lines
 
+
+def _json_extras(answers: Answers, interval: Interval | None, explanation: Explanation | None) -> dict[str, list[str]]:
+    """Return what stands beside the predictions as JSON, by its key: a line for each record."""
+    extras: dict[str, list[str]] = {}
+    if interval is not None:
+        columns = interval_of(answers, interval)
+        rows = columns["set"] if "set" in columns else list(zip(*columns.values(), strict=True))
+        extras["set" if "set" in columns else "interval"] = [json.dumps(row, separators=(",", ":")) for row in rows]
+    if explanation is not None:
+        extras["explanation"] = _json_explanations(explanation, answers.classes)
+    return extras
+
 # %% ../../nbs/serving/41_messages.ipynb #json-answers
 def json_answers(
     answers: Answers,
     info: ModelInfo,
     first: int = 0,  # index of the first prediction to write
     rows: int | None = None,  # default: all that follow
-    explanation: Explanation | None = None,  # of the same records
+    *,
+    interval: Interval | None = None,  # to be written with each prediction, of all records
+    explanation: Explanation | None = None,  # of all records
 ) -> bytes:
     """Return predictions as a JSON response, with numbers that read back exactly."""
     rows = len(answers.answer) - first if rows is None else rows
@@ -183,9 +199,8 @@ def json_answers(
         labels = [words[code] for code in answers.label[first : first + rows].tolist()]
         chances = [values, *answers.probabilities[first : first + rows].T] if values.ndim == 1 else values.T
         lines = [template % line for line in zip(labels, *(column.tolist() for column in chances), strict=True)]
-    if explanation is not None:
-        reasons = _json_explanations(explanation, answers.classes)
-        lines = [f'{line[:-1]},"explanation":{why}}}' for line, why in zip(lines, reasons, strict=True)]
+    for key, extras in _json_extras(answers, interval, explanation).items():
+        lines = [f'{line[:-1]},"{key}":{extra}}}' for line, extra in zip(lines, extras, strict=True)]
     if answers.rejects:
         for row, errors in _errors(answers.rejects, first, rows).items():
             lines[row] = json.dumps({**dict.fromkeys(names), "errors": errors}, separators=(",", ":"))

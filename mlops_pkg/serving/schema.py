@@ -127,6 +127,20 @@ def explanation_schema(signature: Signature) -> dict[str, Any]:
     }
 
 # %% ../../nbs/serving/42_schema.ipynb #answer-schema-2
+def _interval_schema(signature: Signature) -> dict[str, Any]:
+    """Return the JSON Schema of what holds the truth for most rows; nothing for a model without intervals."""
+    if signature.interval is None:
+        return {}
+    asked = f"holds the truth for {signature.interval.coverage:.0%} of the rows; only present if it is asked for"
+    if signature.classes:
+        names = {"enum": list(signature.classes)}
+        return {
+            "set": {"type": "array", "items": names, "minItems": 1, "description": f"the classes of which one {asked}"}
+        }
+    ends = {"items": {"type": "number"}, "minItems": 2, "maxItems": 2}
+    return {"interval": {"type": "array", **ends, "description": f"low and high; {asked}"}}
+
+
 def answer_schema(signature: Signature) -> dict[str, Any]:
     """Return the JSON Schema of the prediction for a record; its values are null if the record has errors."""
     if signature.classes:
@@ -135,7 +149,8 @@ def answer_schema(signature: Signature) -> dict[str, Any]:
         values = {"prediction": {"type": ["number", "null"], "description": f"predicted {signature.target}"}}
     rejects = {"type": "array", "items": {"$ref": "#/components/schemas/Reject"}}
     errors = {**rejects, "description": "Only present if there is no prediction"}
-    properties = {**values, "explanation": explanation_schema(signature), "errors": errors}
+    extras = {**_interval_schema(signature), "explanation": explanation_schema(signature)}
+    properties = {**values, **extras, "errors": errors}
     return {"type": "object", "properties": properties, "required": list(values)}
 
 # %% ../../nbs/serving/42_schema.ipynb #openapi

@@ -60,11 +60,11 @@ def changed_by(root: Path) -> set[str]:
 def test_the_signature_comes_back_from_its_file(built: Path) -> None:
     params = load_params(built / "params.yaml")
     train = read_table(built / "artifacts" / "ingest" / "train.parquet")
-    threshold = read_json(built / "artifacts" / "evaluate" / "comparison.json")["threshold"]
+    metrics = read_json(built / "artifacts" / "evaluate" / "comparison.json")
 
     read = Signature.from_dict(read_json(bundle_of(built) / "signature.json"))
 
-    assert read == bundling.make_signature(train, threshold, params)
+    assert read == bundling.make_signature(train, metrics, params)
     assert [field.name for field in read.fields] == list(params.data.columns)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from mlops_pkg.bundle.predictor import Extras
 from mlops_pkg.cli import commands
 from mlops_pkg.scoring.files import Tally
 from tests.toy import write_bundle
@@ -64,8 +65,8 @@ def test_predict_answers_a_file_and_tells_what_became_of_it(to_score: Path) -> N
 def test_predict_hands_over_what_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
     handed: list[object] = []
 
-    def score(*given: object, processes: int, keep: tuple[str, ...], explain: bool, progress: object) -> Tally:
-        handed.extend([*given, processes, keep, explain])
+    def score(*given: object, processes: int, keep: tuple[str, ...], extras: Extras, progress: object) -> Tally:
+        handed.extend([*given, processes, keep, extras])
         return Tally(1_000_000, 0, None)
 
     monkeypatch.setattr("mlops_pkg.scoring.files.score_file", score)
@@ -74,7 +75,7 @@ def test_predict_hands_over_what_it_was_given(monkeypatch: pytest.MonkeyPatch) -
 
     result = run("predict", "a.csv", "b.parquet", *options)
 
-    assert handed == [Path("c"), Path("a.csv"), Path("b.parquet"), 3, ("d", "e"), True]
+    assert handed == [Path("c"), Path("a.csv"), Path("b.parquet"), 3, ("d", "e"), Extras(explain=True)]
     assert result.output == "1,000,000 rows: 1,000,000 answered, 0 rejected\n"
 
 

@@ -19,7 +19,7 @@ import pytest
 
 from mlops_pkg.bundle.explanation import Explanation
 from mlops_pkg.bundle.manifest import BundleError
-from mlops_pkg.bundle.predictor import Predictor
+from mlops_pkg.bundle.predictor import Extras, Predictor
 from mlops_pkg.bundle.records import RecordsError
 from mlops_pkg.scoring import blocks, files
 from mlops_pkg.scoring.files import Tally, score_file
@@ -494,7 +494,7 @@ def test_an_explanation_stands_beside_the_answers(suffix: str, tmp_path: Path, s
     bundle = explained_bundle(tmp_path / "bundle")
     out = source.with_name(f"out{suffix}")
 
-    score_file(bundle, source, out, keep=["note"], explain=True)
+    score_file(bundle, source, out, keep=["note"], extras=Extras(explain=True))
 
     found = pd.read_csv(out) if suffix == ".csv" else pd.read_parquet(out)
     explanation = ["base", "contribution_origin", "contribution_wind", "contribution_start"]
@@ -511,8 +511,8 @@ def test_an_explanation_changes_no_answer_and_processes_change_no_explanation(tm
     bundle, plain, one, two = explained_bundle(tmp_path / "bundle"), *(tmp_path / f"{name}.csv" for name in "abc")
 
     score_file(bundle, source, plain)
-    score_file(bundle, source, one, explain=True)
-    score_file(bundle, source, two, explain=True, processes=2)
+    score_file(bundle, source, one, extras=Extras(explain=True))
+    score_file(bundle, source, two, extras=Extras(explain=True), processes=2)
 
     answers = [",".join(line.split(",")[:3]) for line in one.read_text().splitlines()]
     assert answers == plain.read_text().splitlines()
@@ -522,7 +522,7 @@ def test_an_explanation_changes_no_answer_and_processes_change_no_explanation(tm
 def test_a_model_of_several_classes_is_explained_class_by_class() -> None:
     signature = dataclasses.replace(TOY, threshold=None, labels=("late", "on time", "never"))
 
-    names = files._answer_names(signature, explain=True)
+    names = list(files._answer_types(signature, Extras(explain=True)))
 
     assert names[5:7] == ["base_late", "contribution_origin_late"]
     assert names[-1] == "contribution_start_never"
@@ -538,7 +538,7 @@ def test_a_bundle_without_an_explanation_says_so_and_leaves_the_output(bundle: P
     out.write_text("before")
 
     with pytest.raises(BundleError, match=r"^explanation\.npz: no explanation: the bundle has no such file$"):
-        score_file(bundle, source, out, explain=True)
+        score_file(bundle, source, out, extras=Extras(explain=True))
 
     assert out.read_text() == "before"
     assert not left_over(out.parent)
@@ -550,4 +550,4 @@ def test_a_column_of_the_explanation_cannot_be_kept(tmp_path: Path, source: Path
 
     score_file(bundle, source, source.with_name("out.csv"), keep=["base"])
     with pytest.raises(RecordsError, match="column 'base' cannot be kept: the answers have a column of this name"):
-        score_file(bundle, source, source.with_name("out.csv"), keep=["base"], explain=True)
+        score_file(bundle, source, source.with_name("out.csv"), keep=["base"], extras=Extras(explain=True))

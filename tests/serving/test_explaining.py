@@ -10,7 +10,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from mlops_pkg.bundle.explanation import Explanation
-from mlops_pkg.bundle.predictor import Answers
+from mlops_pkg.bundle.predictor import Answers, Extras
 from mlops_pkg.serving.messages import MAX_EXPLAINED, ModelInfo, RefusedError, json_answers, read_json
 from mlops_pkg.serving.schema import explanation_schema
 from tests.serving.conftest import Reply, Server, start
@@ -71,7 +71,7 @@ def test_a_request_that_cannot_be_explained_is_refused(records: list[Any], value
 def test_more_records_than_can_be_explained_may_be_predicted() -> None:
     body = json.dumps({"records": [{}] * (MAX_EXPLAINED + 1)}).encode()
 
-    assert read_json(body, 10 * MAX_EXPLAINED) == ([{}] * (MAX_EXPLAINED + 1), False)
+    assert read_json(body, 10 * MAX_EXPLAINED) == ([{}] * (MAX_EXPLAINED + 1), Extras())
     with pytest.raises(RefusedError, match="found the key 'explian'; did you mean 'explain'"):
         read_json(b'{"records": [{}], "explian": true}', 10)
 

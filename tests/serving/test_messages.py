@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlops_pkg.bundle.predictor import Answers
+from mlops_pkg.bundle.predictor import Answers, Extras
 from mlops_pkg.bundle.records import Reject, read_columns, read_records
 from mlops_pkg.bundle.signature import Field
 from mlops_pkg.serving.messages import ModelInfo, RefusedError, arrow_answers, json_answers, read_arrow, read_json
@@ -141,7 +141,7 @@ def test_half_a_character_is_refused_and_the_reply_is_text() -> None:
 def test_what_is_json_is_read_as_it_was_written(value: Any) -> None:
     body = json.dumps({"records": [value]}).encode()
 
-    assert read_json(body, 1) == ([value], False)
+    assert read_json(body, 1) == ([value], Extras())
 
 
 @given(st.lists(st.floats(0, 1) | st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=9))
@@ -396,7 +396,7 @@ def test_pandas_is_not_loaded_by_reading_and_answering(tmp_path: Path) -> None:
     script = """
 import sys
 from pathlib import Path
-from mlops_pkg.bundle.predictor import Answers
+from mlops_pkg.bundle.predictor import Answers, Extras
 from mlops_pkg.bundle.records import Reject
 from mlops_pkg.serving.messages import ModelInfo, arrow_answers, np, read_arrow
 from tests.toy import TOY
