@@ -16,8 +16,10 @@ from feature_engine import datetime as dates
 from feature_engine.wrappers import SklearnTransformerWrapper
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from sklearn import ensemble, linear_model, preprocessing
+from lightgbm import LGBMClassifier, LGBMRegressor
+from sklearn import ensemble, linear_model, neighbors, neural_network, preprocessing, svm
 from sklearn.pipeline import Pipeline
+from xgboost import XGBClassifier, XGBRegressor
 
 from mlops_pkg.portable.export import agreement, export, fuzz_records, graph_scores, threshold_agreement
 from mlops_pkg.portable.graph import UnsupportedError, open_session
@@ -268,10 +270,14 @@ def formula(draw: Draw, now: Columns) -> Any:
 
 def trees(draw: Draw, target: str) -> Any:
     """Trees of every kind."""
-    kind = draw(one_of(["HistGradientBoosting", "GradientBoosting", "RandomForest", "ExtraTrees"]))
+    kind = draw(one_of(["HistGradientBoosting", "GradientBoosting", "RandomForest", "ExtraTrees", "XGB", "LGBM"]))
     task = "Regressor" if target == "number" else "Classifier"
     options: dict[str, Any] = {"random_state": 0}
     count, leaves = draw(st.integers(1, 6)), draw(one_of([2, 7, 31]))
+    if kind == "XGB":
+        return xgboost_trees(draw, task, options | {"n_estimators": count, "max_leaves": leaves, "n_jobs": 1})
+    if kind == "LGBM":
+        return lightgbm_trees(draw, target, options | {"n_estimators": count, "num_leaves": leaves, "n_jobs": 1})
     if kind == "HistGradientBoosting":
         options |= {
             "max_iter": count,
@@ -290,12 +296,45 @@ def trees(draw: Draw, target: str) -> Any:
     return getattr(ensemble, f"{kind}{task}")(**options)
 
 
+def xgboost_trees(draw: Draw, task: str, options: dict[str, Any]) -> Any:
+    """Trees of XGBoost."""
+    options |= {"num_parallel_tree": draw(st.integers(1, 2)), "min_child_weight": draw(one_of([0, 1]))}
+    options |= {"subsample": draw(one_of([1.0, 0.5])), "learning_rate": draw(one_of([0.1, 1 / 3]))}
+    if task == "Classifier":
+        return XGBClassifier(**options, base_score=draw(one_of([None, 0.2])))
+    losses = ["reg:squarederror", "reg:absoluteerror", "count:poisson", "reg:gamma", "reg:tweedie"]
+    return XGBRegressor(**options, objective=draw(one_of(losses)))
+
+
+def lightgbm_trees(draw: Draw, target: str, options: dict[str, Any]) -> Any:
+    """Trees of LightGBM."""
+    options |= {"min_child_samples": draw(one_of([1, 5])), "verbose": -1, "learning_rate": draw(one_of([0.1, 1 / 3]))}
+    options |= draw(one_of([{}, {"zero_as_missing": True}, {"use_missing": False}]))
+    options |= draw(one_of([{}, {"extra_trees": True}, {"boosting_type": "dart"}]))
+    if target == "three":
+        options["objective"] = draw(one_of(["multiclass", "multiclassova"]))
+    elif target == "number":
+        options["objective"] = draw(one_of(["regression", "regression_l1", "poisson", "gamma", "tweedie"]))
+    return (LGBMRegressor if target == "number" else LGBMClassifier)(**options)
+
+
 def line(draw: Draw, target: str) -> Any:
-    """Linear models."""
-    intercept = draw(st.booleans())
-    if target != "number":
+    """Linear models, networks, and models that store rows."""
+    intercept, task = draw(st.booleans()), "Regressor" if target == "number" else "Classifier"
+    kinds = ["Logistic", "SGD"] if task == "Classifier" else ["Ridge", "LinearRegression", "ElasticNet", "Lasso", "SVR"]
+    kind = draw(one_of([*kinds, "KNeighbors", "MLP"]))
+    if kind == "KNeighbors":
+        ways: list[dict[str, Any]] = [{}, {"algorithm": "brute"}, {"algorithm": "kd_tree", "weights": "distance"}]
+        return getattr(neighbors, f"KNeighbors{task}")(draw(st.integers(1, 9)), **draw(one_of(ways)))
+    if kind == "MLP":
+        shape, activation = draw(one_of([(), (3,), (4, 2)])), draw(one_of(["relu", "tanh", "logistic", "identity"]))
+        return getattr(neural_network, f"MLP{task}")(shape, activation, max_iter=5, random_state=0)
+    if kind == "SVR":
+        return svm.SVR(kernel=draw(one_of(["rbf", "linear"])), max_iter=100)
+    if kind == "SGD":
+        return linear_model.SGDClassifier(loss="log_loss", fit_intercept=intercept, max_iter=5, random_state=0)
+    if kind == "Logistic":
         return linear_model.LogisticRegression(fit_intercept=intercept, max_iter=30)
-    kind = draw(one_of(["Ridge", "LinearRegression", "ElasticNet", "Lasso"]))
     return getattr(linear_model, kind)(fit_intercept=intercept)
 
 
@@ -363,6 +402,8 @@ def pipelines(draw: Draw) -> Built:
     elif draw(st.integers(0, 3)) == 0:
         add(draw(one_of(SCALERS))(draw))
     estimator = (line if linear else trees)(draw, target)
+    if isinstance(estimator, XGBClassifier):
+        y = pd.Series(pd.factorize(y, sort=True)[0])  # it takes no names of classes
     try:
         estimator.fit(X, y)
     except ValueError:
