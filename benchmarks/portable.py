@@ -1,4 +1,4 @@
-"""Hold graphs against scikit-learn by the million rows, and measure how close every supported type comes.
+"""Hold graphs against fitted pipelines by the million rows, and measure how close every supported type comes.
 
     python -m benchmarks.portable [ROWS]
 
@@ -18,8 +18,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from lightgbm import LGBMClassifier, LGBMRegressor
 from sklearn import ensemble
 from sklearn.pipeline import Pipeline
+from xgboost import XGBClassifier, XGBRegressor
 
 from mlops_pkg.core.params import load_params
 from mlops_pkg.portable.export import Agreement, agreement, export, fuzz_records, make_threshold_rows
@@ -33,6 +35,7 @@ FITTED_ON = 40_000  # rows
 EACH = 20_000  # rows for a case
 
 small: dict[str, Any] = {"n_estimators": 100, "max_depth": 12, "min_samples_leaf": 5, "random_state": 0}
+boosted: dict[str, Any] = {"n_estimators": 100, "random_state": 0, "n_jobs": 1}
 MODELS: dict[str, Callable[[], Any]] = {
     "HistGradientBoostingClassifier, three classes": lambda: ensemble.HistGradientBoostingClassifier(
         max_iter=50, random_state=0
@@ -44,6 +47,12 @@ MODELS: dict[str, Callable[[], Any]] = {
     "ExtraTreesRegressor": lambda: ensemble.ExtraTreesRegressor(max_features=0.3, **small),
     "GradientBoostingClassifier": lambda: ensemble.GradientBoostingClassifier(subsample=0.3, random_state=0),
     "GradientBoostingRegressor": lambda: ensemble.GradientBoostingRegressor(subsample=0.3, random_state=0),
+    "XGBClassifier": lambda: XGBClassifier(**boosted),
+    "XGBClassifier, three classes": lambda: XGBClassifier(**boosted | {"n_estimators": 50}),
+    "XGBRegressor": lambda: XGBRegressor(**boosted),
+    "LGBMClassifier": lambda: LGBMClassifier(**boosted, verbose=-1),
+    "LGBMClassifier, three classes": lambda: LGBMClassifier(**boosted | {"n_estimators": 50}, verbose=-1),
+    "LGBMRegressor, zero is missing": lambda: LGBMRegressor(**boosted, verbose=-1, zero_as_missing=True),
 }
 
 
