@@ -558,7 +558,7 @@ def test_weights_of_classes_are_those_of_scikit_learn() -> None:
     ours = fit("gradient_boosting", choose("gradient_boosting", weights={0: 1, 1: 5}), X, y)
 
     theirs = GradientBoostingClassifier(random_state=0).fit(X, y, sample_weight=np.where(y == 1, 5, 1))
-    assert (ours.predict_proba(X) == theirs.predict_proba(X)).all()
+    np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), atol=1e-7)  # leaves are rounded
 
 
 @pytest.mark.parametrize(
