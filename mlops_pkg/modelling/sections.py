@@ -62,7 +62,6 @@ ESTIMATORS = {
     "gradient_boosting": _by_task("sklearn.ensemble.GradientBoosting"),
     "random_forest": _by_task("sklearn.ensemble.RandomForest", n_jobs=-1),
     "extra_trees": _by_task("sklearn.ensemble.ExtraTrees", n_jobs=-1),
-    "decision_tree": _by_task("sklearn.tree.DecisionTree"),
     "xgboost": _by_task("xgboost.XGB", n_jobs=1),
     "lightgbm": _by_task("lightgbm.LGBM", n_jobs=1, deterministic=True, force_col_wise=True, verbosity=-1),
     "linear": _linear({"solver": "newton-cholesky", "tol": 1e-10}, "Ridge", solver="cholesky"),
