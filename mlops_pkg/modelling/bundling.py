@@ -87,7 +87,7 @@ def explain_margin(model: Pipeline, graph: bytes, train: pd.DataFrame, params: B
     content = pack_explanation(terms)
     if terms:
         explainer, rows = Explainer(content), feeds(train.head(EXPLAINED), inputs)
-        features, margin = open_session(graph).run(["features", "margin"], rows)
+        margin, _, features = open_session(graph).run(None, rows)
         total = explainer.base + explainer.explain(features).sum(axis=1)
         gap = float(np.nanmax(np.abs(total - margin.reshape(total.shape)), initial=0.0))
         if gap > 1e-6 * max(1.0, float(np.nanmax(np.abs(margin), initial=0.0))):

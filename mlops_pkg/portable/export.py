@@ -178,7 +178,7 @@ def explanation_terms(pipeline: Pipeline, inputs: Mapping[str, str], frame: pd.D
     shares /= np.maximum(shares.sum(axis=1, keepdims=True), 1.0)
     if "coefficients" not in g.terms:
         return {**g.terms, "shares": shares}
-    features, margin = open_session(serialize(g, inputs)).run(["features", "margin"], feeds(frame, inputs))
+    margin, _, features = open_session(serialize(g, inputs)).run(g.outputs, feeds(frame, inputs))
     accepted = ~np.isnan(margin.reshape(len(frame), -1)[:, 0])
     return {**g.terms, "shares": shares, "means": features[accepted].mean(axis=0)}
 

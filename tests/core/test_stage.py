@@ -36,6 +36,7 @@ OUTPUTS = {
         "metrics.json",
         "reference.json",
         "lineage.json",
+        "explanation.npz",
         "manifest.json",
     },
 }

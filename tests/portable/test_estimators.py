@@ -299,7 +299,7 @@ def test_rows_whose_last_neighbour_is_chance_are_not_compared(algorithm: str) ->
 def test_no_rows_have_no_margins() -> None:
     it = fitted("SVR rbf")
 
-    margin, _ = it.session.run(None, {name: column[:0] for name, column in feeds(it.frame, it.case.inputs).items()})
+    margin, *_ = it.session.run(None, {name: column[:0] for name, column in feeds(it.frame, it.case.inputs).items()})
 
     assert margin.shape == (0,)
 

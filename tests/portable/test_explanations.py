@@ -6,9 +6,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import Pipeline
 
 from mlops_pkg.bundle.explanation import Explainer, pack_explanation
-from mlops_pkg.portable.export import explanation_terms, feeds, fuzz_records
+from mlops_pkg.portable.export import explanation_terms, export, feeds, fuzz_records
+from mlops_pkg.portable.graph import open_session
 from tests.portable.cases import CASES, Fitted, fitted, records
 
 ESTIMATORS = [name for name, case in CASES.items() if case.is_estimator]
@@ -130,3 +133,17 @@ def test_sums_of_trees_and_linear_models_are_explained() -> None:
             it = fitted(name)
             assert explanation_terms(it.pipeline, it.case.inputs, it.frame), name
     assert len(explained_kinds) >= 16
+
+
+def test_a_column_may_have_the_name_of_an_output() -> None:
+    frame = pd.DataFrame(
+        {"margin": [1.0, 2.0, 4.0, 9.0], "features": [2.0, 0.0, 1.0, 5.0], "answer": [0.0, 1.0, 0.5, 2.0]}
+    )
+    inputs = dict.fromkeys(frame.columns, "number")
+    pipeline = Pipeline([("model", Ridge())]).fit(frame, [1.0, 3.0, 2.0, 8.0])
+
+    explainer = Explainer(pack_explanation(explanation_terms(pipeline, inputs, frame)))
+    margin, _, features = open_session(export(pipeline, inputs)).run(None, feeds(frame, inputs))
+
+    assert np.array_equal(features, frame.to_numpy())
+    np.testing.assert_allclose(explainer.base + explainer.explain(features).sum(axis=(1, 2)), margin, atol=EXACT)
