@@ -96,6 +96,7 @@ class Evaluated:
     metrics: dict[str, Any]  # comparison.json
     slices: pd.DataFrame  # slices.csv
     classes: pd.DataFrame  # classes.csv; no rows for a regression
+    fairness: pd.DataFrame  # fairness.csv; no rows without sensitive columns
     counts: dict[str, Any]  # rows.json
 
 # %% ../../nbs/modelling/23_card.ipynb #describe-classes
@@ -124,6 +125,18 @@ def _describe_interval(interval: dict[str, Any], unit: str | None) -> str:
         what = f"an interval of {interval['bound']:.6g}{f' {unit}' if unit else ''} to either side of the prediction"
     return f"For {interval['coverage']:.0%} of the rows {what} is meant to hold the truth. {measured}"
 
+# %% ../../nbs/modelling/23_card.ipynb #describe-fairness
+def _describe_fairness(fairness: pd.DataFrame) -> str:
+    """Return the ratio of each figure between the groups of each sensitive column, and the groups at its two ends."""
+    rows = []
+    for row in fairness[fairness["measure"] == "ratio"].to_dict("records"):
+        same = (fairness["column"] == row["column"]) & (fairness["metric"] == row["metric"])
+        groups = fairness[same & (fairness["measure"] == "group")].sort_values("value", kind="stable")
+        ends = [f"{one['group']} {one['value']:.3f}" for one in (groups.iloc[0], groups.iloc[-1])]
+        entry = {part: None if pd.isna(row[part]) else row[part] for part in ("value", "low", "high")}
+        rows.append([row["column"], row["metric"], _format_metric(entry), *ends])
+    return markdown_table(["column", "figure", "least by greatest", "least", "greatest"], rows)
+
 # %% ../../nbs/modelling/23_card.ipynb #make-card
 def make_card(
     signature: Signature,
@@ -150,6 +163,7 @@ def make_card(
         ],
         "Where it is weakest": [_weakest_slices(evaluated.slices, params.task)],
         **({"What it tells apart": [_describe_classes(evaluated.classes)]} if len(evaluated.classes) else {}),
+        **({"How it treats groups": [_describe_fairness(evaluated.fairness)]} if len(evaluated.fairness) else {}),
         "What it has learned from": [*_describe_rows(evaluated.counts, params)],
         "What a record holds": [_describe_fields(signature, reference)],
         "What serves is what was fitted": [

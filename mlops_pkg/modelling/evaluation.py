@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Predictions', 'SPLITS', 'Entries', 'TABLES', 'CURVES', 'prior_of', 'predict_all', 'Evaluation', 'compare_models',
-           'slice_metrics', 'importance', 'curve_cases', 'evaluation_tables', 'prediction_columns', 'prediction_table',
-           'write_evaluation']
+           'slice_metrics', 'importance', 'curve_cases', 'fairness_table', 'evaluation_tables', 'prediction_columns',
+           'prediction_table', 'write_evaluation']
 
 # %% ../../nbs/modelling/23_evaluation.ipynb #imports
 from collections.abc import Sequence
@@ -20,6 +20,7 @@ from ..bundle.signature import Interval, decide, label_text
 from ..core.params import BaseParams
 from ..core.workspace import Workspace, write_csv, write_json, write_table
 from .conformal import interval_metrics
+from .fairness import COLUMNS, fairness_of, group_rates
 from mlops_pkg.modelling.metrics import (
     Cases,
     calibration,
@@ -170,6 +171,15 @@ def curve_cases(y: np.ndarray, predictions: Predictions, labels: Sequence[Any]) 
         label_text(labels[code]): ((y == code).astype("int64"), chances[:, code]) for code in frequent if counts[code]
     }
 
+# %% ../../nbs/modelling/23_evaluation.ipynb #fairness-of-all
+def fairness_table(evaluation: Evaluation) -> pd.DataFrame:
+    """Return how the model treats the groups of each sensitive column on the test rows, and the disparities."""
+    frame, y, settings = evaluation.rows["test"], evaluation.target("test"), evaluation.settings
+    ours, classifies = evaluation.predictions["test"]["model"], bool(evaluation.params.labels)
+    rates = group_rates(y, ours, evaluation.threshold, classifies)
+    parts = [fairness_of(frame, name, rates, settings, evaluation.params.seed) for name in settings.sensitive]
+    return pd.concat([part for part in parts if len(part)] or [pd.DataFrame(columns=COLUMNS)], ignore_index=True)
+
 # %% ../../nbs/modelling/23_evaluation.ipynb #evaluation-tables
 def evaluation_tables(evaluation: Evaluation, model: Pipeline) -> dict[str, pd.DataFrame]:
     """Return every table by its name; those of the other task have no rows."""
@@ -181,6 +191,7 @@ def evaluation_tables(evaluation: Evaluation, model: Pipeline) -> dict[str, pd.D
         "slices": slice_metrics(evaluation),
         "importance": importance(model, evaluation.rows["test"], params, settings),
         "calibration": calibration(cases, settings, seed),
+        "fairness": fairness_table(evaluation),
     }
     if not labels:
         return tables | {

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from ..core.params import BaseParams, ColumnNames, Section, nearest, rule_error
+from ..core.params import BaseParams, ColumnNames, Name, Section, nearest, rule_error
 
 # %% ../../nbs/modelling/20_sections.ipynb #feature-steps
 ClassName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]
@@ -129,6 +129,10 @@ class EvaluationSettings(Section):
     bootstrap: int = Field(ge=20, le=10_000, description="resamples behind each interval")
     confidence: float = Field(gt=0.5, lt=1, description="coverage of each interval")
     slices: ColumnNames = Field(description="columns, or the split key, by whose values the metrics are broken down")
+    sensitive: ColumnNames = Field((), description="columns by whose groups the fairness of the model is measured")
+    least_ratio: dict[Name, Annotated[float, Field(ge=0, le=1)]] = Field(
+        {}, description="bounds of fairness: the least group's figure by the greatest's, by the name of the figure"
+    )
     min_slice_rows: int = Field(ge=10, description="smaller slices are left out")
     calibration_bins: int = Field(ge=2, le=100, description="bins of equal size of the calibration curve")
     coverage: float | None = Field(
@@ -140,9 +144,9 @@ class EvaluationSettings(Section):
     def check_against(self, params: BaseParams) -> None:
         """Check that each column to slice by exists."""
         valid = [*params.data.columns, *params.data.keys[1:]]
-        for name in self.slices:
+        for key, name in [("slices", name) for name in self.slices] + [("sensitive", name) for name in self.sensitive]:
             if name not in valid:
-                message = f"{self.place}.slices: '{{name}}' is not a column; {{hint}}"
+                message = f"{self.place}.{key}: '{{name}}' is not a column; {{hint}}"
                 raise PydanticCustomError("slice", message, {"name": name, "hint": nearest(name, valid)})
 
 # %% ../../nbs/modelling/20_sections.ipynb #bundle-settings

@@ -23,6 +23,7 @@ from mlops_pkg.modelling.bundling import (
     write_bundle,
 )
 from ..modelling.card import Evaluated, make_card
+from ..modelling.fairness import check_fairness
 from ..modelling.models import read_model
 from .params import Params
 
@@ -31,7 +32,7 @@ INPUTS = {
     "ingest": ("train.parquet", "validation.parquet", "test.parquet", "live.parquet", "rows.json"),
     "features": ("features.skops",),
     "train": ("model.skops", "baseline.skops"),
-    "evaluate": ("comparison.json", "predictions.parquet", "slices.csv", "classes.csv"),
+    "evaluate": ("comparison.json", "predictions.parquet", "slices.csv", "classes.csv", "fairness.csv"),
 }
 
 # %% ../../nbs/pipeline/24_package.ipynb #run
@@ -48,9 +49,13 @@ def run(params: Params, workspace: Workspace) -> None:
     for name, found in agreements.items():
         print(f"  model.onnx against the fitted pipeline, {name} rows: {found}")
     check_agreements(agreements)
+    fairness = pd.read_csv(workspace.input("evaluate", "fairness.csv"))
+    check_fairness(fairness, params.evaluate)
     signature = make_signature(train, metrics, params)
     reference = make_reference(train, predictions, params)
-    evaluated = Evaluated(params.train.estimator, params.evaluate.confidence, metrics, slices, classes, counts)
+    evaluated = Evaluated(
+        params.train.estimator, params.evaluate.confidence, metrics, slices, classes, fairness, counts
+    )
     card = make_card(signature, reference, agreements, evaluated, params=params, settings=params.package)
     contents = {
         EXPLANATION: explain_margin(model, graph, train, params),

@@ -23,6 +23,7 @@ OUTPUTS = {
         "pr.csv",
         "classes.csv",
         "errors.csv",
+        "fairness.csv",
         "residuals.csv",
         "calibration.csv",
         "confusion.csv",

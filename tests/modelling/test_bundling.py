@@ -314,7 +314,7 @@ def test_a_card_without_slices_or_limits_says_so(built: Path) -> None:
     signature = Signature.from_dict(read_json(bundle_of(built) / "signature.json"))
     counts = read_json(built / "artifacts" / "ingest" / "rows.json")
     classes = pd.read_csv(read / "classes.csv")
-    evaluated = Evaluated("linear", 0.95, read_json(read / "comparison.json"), none, classes, counts)
+    evaluated = Evaluated("linear", 0.95, read_json(read / "comparison.json"), none, classes, classes[:0], counts)
     reference = read_json(bundle_of(built) / "reference.json")
 
     card = make_card(signature, reference, {}, evaluated, params=params, settings=params.package)
