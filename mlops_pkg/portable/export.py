@@ -211,10 +211,10 @@ def compare(
     expected: np.ndarray,  # the pipeline's margins: rows, or rows x classes
     found: np.ndarray,  # the graph's
     allowed: float,  # relative difference
-    size: np.ndarray | None = None,  # that it is relative to; default: the margins
+    size: np.ndarray | None = None,  # that it is relative to, infinite where any will do; default: the margins
 ) -> Agreement:
     """Return the agreement of two sets of margins."""
-    size = np.abs(expected) if size is None else size
+    size = np.minimum(np.abs(expected), np.finfo(np.float64).max) if size is None else size
     expected, found, size = (margins.reshape(len(margins), -1) for margins in (expected, found, size))
     with np.errstate(invalid="ignore"):
         gap = np.abs(found - expected)

@@ -200,9 +200,12 @@ def make_pipeline(*steps: Any) -> Pipeline:
 TWO = {"wind": "number", "temp": "number"}
 
 
+LIBRARIES = {"feature_engine", "lightgbm", "mlops_pkg", "sklearn", "xgboost"}
+
+
 def test_every_supported_name_is_a_library_and_a_class() -> None:
     assert supported() == sorted(supported())
-    assert {name.partition(".")[0] for name in supported()} == {"feature_engine", "mlops_pkg", "sklearn"}
+    assert {name.partition(".")[0] for name in supported()} == LIBRARIES
 
 
 @pytest.mark.parametrize("last", [preprocessing.StandardScaler(), "passthrough", None])
@@ -360,10 +363,9 @@ def test_an_agreement_says_how_many_rows_differ() -> None:
 @pytest.mark.parametrize("name", ONE_EACH.values())
 def test_trees_must_be_equal_and_lines_need_only_be_close(name: str) -> None:
     last = type(fitted(name).pipeline.steps[-1][1]).__name__
+    trees = any(word in last for word in ("Boosting", "Forest", "Trees", "XGB", "LGBM"))
 
-    assert tolerance(fitted(name).pipeline) == (
-        0.0 if "Boosting" in last or "Forest" in last or "Trees" in last else 1e-12
-    )
+    assert tolerance(fitted(name).pipeline) == (0.0 if trees else 1e-12)
 
 
 def test_the_first_row_that_differs_is_numbered_among_all_rows() -> None:
@@ -438,6 +440,32 @@ def test_every_split_of_every_tree_has_its_threshold(name: str) -> None:
     assert {feature for feature, _ in found} <= set(range(estimator.n_features_in_))
 
 
+def test_the_thresholds_of_xgboost_lie_just_under_those_it_prints() -> None:
+    estimator = fitted("XGBClassifier three classes").pipeline[-1]
+    nodes = estimator.get_booster().trees_to_dataframe()
+    printed = nodes[nodes["Feature"] != "Leaf"]
+
+    found = thresholds(estimator)
+
+    expected = [estimator.feature_names_in_.tolist().index(name) for name in printed["Feature"]]
+    assert [feature for feature, _ in found] == expected
+    values = np.array([threshold for _, threshold in found], dtype=np.float32)
+    assert np.array_equal(np.nextafter(values, np.float32(np.inf)), printed["Split"].to_numpy(dtype=np.float32))
+
+
+def test_the_thresholds_of_lightgbm_are_those_it_prints() -> None:
+    estimator = fitted("LGBMClassifier three classes").pipeline[-1]
+    nodes = estimator.booster_.trees_to_dataframe()
+    printed = nodes[nodes["split_feature"].notna()]
+
+    found = thresholds(estimator)
+
+    names = estimator.feature_names_in_
+    assert sorted((names[feature], threshold) for feature, threshold in found) == sorted(
+        zip(printed["split_feature"], printed["threshold"], strict=True)
+    )
+
+
 def test_a_line_has_no_thresholds() -> None:
     it = fitted("Ridge")
 
@@ -445,7 +473,10 @@ def test_a_line_has_no_thresholds() -> None:
     assert threshold_agreement(it.pipeline, it.frame, seed=0) == Agreement(0, 0, 0, 0.0, None)
 
 
-@pytest.mark.parametrize("name", ["HistGradientBoostingRegressor poisson", "RandomForestClassifier two classes"])
+ON_THRESHOLDS = ("HistGradientBoostingRegressor poisson", "LGBMRegressor poisson", "RandomForestClassifier two classes")
+
+
+@pytest.mark.parametrize("name", [*ON_THRESHOLDS, "XGBClassifier two classes"])
 def test_three_rows_lie_on_under_and_over_each_threshold(name: str) -> None:
     it = fitted(name)
     estimator = it.pipeline[-1]
@@ -453,7 +484,7 @@ def test_three_rows_lie_on_under_and_over_each_threshold(name: str) -> None:
 
     rows = make_threshold_rows(estimator, it.frame, seed=0).to_numpy()
 
-    exact = np.float64 if "Hist" in name else np.float32
+    exact = np.float64 if "Hist" in name or "LGBM" in name else np.float32
     assert len(rows) == 3 * len(splits)
     for place in (0, len(splits) // 2, len(splits) - 1):
         feature, threshold = splits[place]
