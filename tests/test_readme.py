@@ -89,10 +89,11 @@ def test_what_it_shows_the_tour_shows() -> None:
 def test_its_table_of_types_is_the_measured_one() -> None:
     measured = {kind: entry["parity"] for group in ("steps", "estimators") for kind, entry in PORTABLE[group].items()}
     libraries = {"feature-engine": "feature_engine", "this package": "mlops_pkg", "scikit-learn": "sklearn"}
+    libraries |= {"XGBoost": "xgboost", "LightGBM": "lightgbm"}
     told = {
         f"{libraries[library]}.{name}": exact
         for library, *cells in re.findall(
-            r"^\| (feature-engine|this package|scikit-learn) \| (.*) \| (.*) \|$", ALL, re.M
+            r"^\| (feature-engine|this package|scikit-learn|XGBoost|LightGBM) \| (.*) \| (.*) \|$", ALL, re.M
         )
         for cell, exact in zip(cells, (True, False), strict=True)
         for name in filter(None, cell.strip().split(", "))
