@@ -119,6 +119,15 @@ def test_a_file_without_such_a_table_is_refused(tmp_path: Path, content: str, me
         read_raw(tmp_path / "toy.csv", COLUMNS)
 
 
+def test_a_line_break_in_a_cell_may_lie_anywhere_in_a_large_file(tmp_path: Path) -> None:
+    (tmp_path / "toy.csv").write_text("id,miles,at\n" + '"a\n\nb\n\nc",1,NA\n' * 200_000)
+
+    found = read_raw(tmp_path / "toy.csv", ["id", "miles"])
+
+    assert found.num_rows == 200_000
+    assert set(found["id"].to_pylist()) == {"a\n\nb\n\nc"}
+
+
 def test_a_line_is_the_number_of_a_row_after_the_header(tmp_path: Path) -> None:
     path = tmp_path / "toy.csv"
     path.write_text('id,"miles",at\n"a\nb",-1,NA\n\n"c\r\n""d""",2,NA\ne,far,NA\n\n', newline="")

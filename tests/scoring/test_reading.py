@@ -148,13 +148,9 @@ def test_a_decimal_comma_and_a_format_of_times(tmp_path: Path) -> None:
 def test_a_typed_file_of_any_types(name: str, town: pa.Array, price: pa.Array, at: pa.Array, tmp_path: Path) -> None:
     write_table(pa.table({"town": town, "price": price, "at": at}), tmp_path / name)
 
-    told = {
-        "decimal": ",",
-        "separator": ";",
-        "missing": ("a",),
-        "times": {"at": "%d.%m.%Y"} if at.type == "int32" else {},
-    }
-    assert_read_alike(tmp_path / name, told)
+    assert_read_alike(tmp_path / name, {"decimal": ",", "separator": ";", "missing": ("a",)})
+    if pa.types.is_temporal(at.type):
+        assert_read_alike(tmp_path / name, {"times": {"at": "%d.%m.%Y"}})
 
 
 @pytest.mark.parametrize("name", ["in.parquet", "in.feather"])
