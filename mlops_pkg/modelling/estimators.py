@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import has_fit_parameter
 
-from ..core.params import BaseParams, UserError, nearest
+from ..core.params import BaseParams, UserError
 from ..core.workspace import Workspace, write_bytes, write_csv, write_json
 from .classes import check_options, import_class, option_names
 from .metrics import weighted_metrics
@@ -62,19 +62,14 @@ def make_estimator(name: str, params: BaseParams, settings: EstimatorSettings) -
     return [*([("scale", StandardScaler())] if name in SCALED else []), ("model", model)]
 
 # %% ../../nbs/modelling/22_estimators.ipynb #weigh-classes
-def weigh_classes(model: Any, y: pd.Series, settings: EstimatorSettings) -> dict[str, Any]:
+def weigh_classes(model: Any, y: pd.Series, params: BaseParams, settings: EstimatorSettings) -> dict[str, Any]:
     """Give a model the weights of the classes, and return the arguments of the fit that hold them otherwise."""
-    weights, place, labels = (
-        settings.class_weight,
-        settings.dotted("class_weight"),
-        {str(one): one for one in y.unique()},
-    )
+    weights, place = settings.class_weight, settings.dotted("class_weight")
     if weights is None:
         return {}
     if isinstance(weights, dict):
-        if unknown := [str(label) for label in weights if str(label) not in labels]:
-            raise UserError(f"params.yaml: {place}.{unknown[0]}: no training row has this label; {nearest('', labels)}")
-        weights = {labels[str(label)]: weight for label, weight in weights.items()}
+        codes = {str(label): code for code, label in enumerate(params.labels)}  # y holds codes
+        weights = {codes[str(label)]: weight for label, weight in weights.items()}
     if "class_weight" in option_names(type(model)):
         model.set_params(class_weight=weights)
         return {}
@@ -127,7 +122,7 @@ def fit_estimator(
     """Return the named estimator, fitted; what some of them learn is rounded to 8 decimals."""
     pipeline = Pipeline(make_estimator(name, params, settings))
     model = pipeline["model"]
-    weights = weigh_classes(model, y, settings)
+    weights = weigh_classes(model, y, params, settings)
     with _fit_errors(name, settings):
         pipeline.fit(X, y, **weights)
     if name in ROUNDED:

@@ -121,6 +121,10 @@ class EstimatorSettings(Section):
             raise rule_error(f"{self.place}.estimator: {reason}; take linear, or set task")
         if self.class_weight is not None and params.task == "regression":
             raise rule_error(f"{self.place}.class_weight: a regression has no classes: remove it")
+        labels = [str(label) for label in params.labels]
+        for label in self.class_weight if isinstance(self.class_weight, dict) else ():
+            if str(label) not in labels:
+                raise rule_error(f"{self.place}.class_weight.{label}: no such class; {nearest(str(label), labels)}")
 
 # %% ../../nbs/modelling/20_sections.ipynb #evaluation-settings
 class EvaluationSettings(Section):

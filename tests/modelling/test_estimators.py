@@ -14,6 +14,7 @@ import pytest
 import yaml
 from sklearn.ensemble import GradientBoostingClassifier
 from sklearn.metrics import log_loss, mean_absolute_error, mean_squared_error, roc_auc_score
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import has_fit_parameter
 
 from mlops_pkg.core.params import UserError, load_params, merge, read_yaml
@@ -561,21 +562,34 @@ def test_weights_of_classes_are_those_of_scikit_learn() -> None:
     np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), atol=1e-7)  # leaves are rounded
 
 
-@pytest.mark.parametrize(
-    ("name", "weights", "line"),
-    [
-        (
-            "k_neighbors",
-            "balanced",
-            "train.class_weight: KNeighborsClassifier takes weights neither of classes nor of ",
-        ),
-        ("linear", {2: 1}, "train.class_weight.2: no training row has this label; valid names: 0, 1"),
-    ],
-)
-def test_weights_that_do_not_fit_are_one_line(name: str, weights: Any, line: str) -> None:
+def test_weights_are_given_by_the_names_of_the_classes() -> None:
+    X, y = make_rows()
+    named = {"target": {"positive_above": None, "labels": ["low", "middle", "high"]}}
+    codes = y + (X["c"] > 1)
+
+    plain, weighted = (
+        fit("linear", load(data=named, train={"class_weight": weights}), X, codes)["model"]
+        for weights in (None, {"high": 10, "low": 1})
+    )
+
+    assert weighted.class_weight == {2: 10, 0: 1}
+    scaled = StandardScaler().fit_transform(X)
+    assert weighted.predict_proba(scaled)[:, 2].mean() > 1.5 * plain.predict_proba(scaled)[:, 2].mean()
+
+
+def test_weights_of_an_estimator_that_takes_none_are_one_line() -> None:
     X, y = make_rows()
 
-    assert said_by(lambda: fit(name, choose(name, weights=weights), X, y)).startswith(f"params.yaml: {line}")
+    assert said_by(lambda: fit("k_neighbors", choose("k_neighbors", weights="balanced"), X, y)) == (
+        "params.yaml: train.class_weight: KNeighborsClassifier takes weights neither of classes nor of rows; "
+        "remove it, or name another estimator"
+    )
+
+
+def test_weights_of_a_class_that_there_is_not_are_one_line() -> None:
+    told = said_by(lambda: load(train={"class_weight": {2: 1}}))
+
+    assert told == "params.yaml: train.class_weight.2: no such class; valid names: 0, 1"
 
 
 def test_a_regression_has_no_weights_of_classes() -> None:
