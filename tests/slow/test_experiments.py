@@ -33,8 +33,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     module.write_text(module.read_text() + '\nprint("the code of", __file__)\n')
     shutil.copy(ROOT / "params.yaml", project.root)
     text = (project.root / "params.yaml").read_text()
-    for name, value in {**QUICK["train"], **QUICK["evaluate"]}.items():
-        text = re.sub(rf"(?m)^(  {name}): .*", rf"\1: {value}", text)
+    for name, value in {**QUICK["train"]["options"], **QUICK["evaluate"]}.items():
+        text = re.sub(rf"(?m)^( +{name}): .*", rf"\1: {value}", text)
     (project.root / "params.yaml").write_text(text)
     pipeline = yaml.safe_load((project.root / "dvc.yaml").read_text())["stages"]
     short = {name: pipeline[name] for name in ("ingest", "features", "train", "evaluate", "notebook-train")}
