@@ -186,6 +186,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                'mlops_pkg/authoring/proposal.py'),
                                               'mlops_pkg.authoring.proposal.check_target': ( 'authoring/proposal.html#check_target',
                                                                                              'mlops_pkg/authoring/proposal.py'),
+                                              'mlops_pkg.authoring.proposal.data_name': ( 'authoring/proposal.html#data_name',
+                                                                                          'mlops_pkg/authoring/proposal.py'),
                                               'mlops_pkg.authoring.proposal.describe': ( 'authoring/proposal.html#describe',
                                                                                          'mlops_pkg/authoring/proposal.py'),
                                               'mlops_pkg.authoring.proposal.explain_unusable': ( 'authoring/proposal.html#explain_unusable',

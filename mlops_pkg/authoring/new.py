@@ -20,7 +20,7 @@ from mlops_pkg.authoring.generating import (
     pack_wheel,
     template_folder,
 )
-from .proposal import propose
+from .proposal import data_name, propose
 from .saving import export_all
 from .single_table import write_proposal
 from ..core.params import UserError
@@ -72,7 +72,7 @@ def adopt(root: Path, file: Path, target: str) -> list[str]:
     scratch = root / ".data.tmp"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
-    shutil.copyfile(file, scratch / file.name)
+    shutil.copyfile(file, scratch / data_name(file.name))
     shutil.rmtree(root / "data", ignore_errors=True)
     scratch.replace(root / "data")
     command = [sys.executable, "-m", "dvc", "add", "--quiet", "data"]

@@ -6,13 +6,14 @@
 __all__ = ['SHARES', 'POSITIVE', 'CLASS_ROWS', 'NUMBERED', 'MOST', 'PERFECT', 'EXACT', 'PERIODS', 'FEW', 'find_task',
            'check_target', 'explain_unusable', 'find_leak', 'find_combined_leak', 'Assessment', 'find_identifiers',
            'assess_columns', 'propose_bounds', 'TimeSplit', 'find_time_split', 'propose_steps', 'describe', 'Proposal',
-           'reading_notes', 'params_text', 'format_profile', 'propose']
+           'reading_notes', 'params_text', 'format_profile', 'data_name', 'propose']
 
 # %% ../../nbs/authoring/63_proposal.ipynb #imports
 import math
 import os.path
 import re
 import sys
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -647,6 +648,12 @@ def format_profile(profile: Profile, assessments: dict[str, Assessment] | None =
     return f"{title}\n\n{table(('column', 'kind', 'missing', 'distinct', 'seen', 'proposed', 'why'), rows)}"
 
 # %% ../../nbs/authoring/63_proposal.ipynb #propose
+def data_name(file: str) -> str:
+    """Return the name that a table gets in data/: in ASCII letters, because the locale C opens no other file."""
+    plain = unicodedata.normalize("NFKD", file).encode("ascii", "ignore").decode().strip()
+    return plain if plain[:1] not in ("", ".") else f"table{''.join(Path(file).suffixes)}"
+
+
 def propose(path: Path, target: str | None, root: Path, sheet: str | None = None) -> Proposal:
     """Return the proposal for a table in a project, and print its profile to standard error.
 
@@ -663,7 +670,7 @@ def propose(path: Path, target: str | None, root: Path, sheet: str | None = None
         tell(f"{path.name}: comparing {len(profile.columns)} columns with the target")
         assessments = assess_columns(profile, target)
     print(format_profile(profile, assessments), file=sys.stderr)
-    file, source = path.name, Path(os.path.relpath(path.resolve().parent, root.resolve())).as_posix()
+    file, source = data_name(path.name), Path(os.path.relpath(path.resolve().parent, root.resolve())).as_posix()
     if path.resolve().is_relative_to(data := (root / "data").resolve()):
         file, source = path.resolve().relative_to(data).as_posix(), f"../{path.name.split('.')[0]}"
     return Proposal(profile, assessments, target, find_time_split(assessments), file, source)

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from mlops_pkg.authoring.profile import find_format, find_marks, find_time_format, read_profile
-from mlops_pkg.authoring.proposal import Proposal, find_leak, params_text, propose, propose_bounds
+from mlops_pkg.authoring.proposal import Proposal, data_name, find_leak, params_text, propose, propose_bounds
 from mlops_pkg.authoring.single_table import ingest_notebook, write_proposal
 from mlops_pkg.core.params import FileFormat, UserError, load_params
 from mlops_pkg.core.tables import read_raw
@@ -336,6 +336,14 @@ def test_the_first_sheet_is_taken_and_the_others_are_said(tmp_path: Path) -> Non
     assert "file_format: {missing: [NA], sheet: more}" in params_text(propose(path, "b", tmp_path, sheet="more"))
     with pytest.raises(UserError, match="there is no sheet 'None'; write one of them as .*: Daten 2013, Notes, more"):
         read_raw(path, ["a"], FileFormat(sheet="None"))
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [("a b.csv.gz", "a b.csv.gz"), ("Verkäufe.xlsx", "Verkaufe.xlsx"), ("价格.csv.gz", "table.csv.gz"), ("é", "e")],
+)
+def test_a_file_has_an_ascii_name_in_data(file: str, name: str) -> None:
+    assert data_name(file) == name
 
 
 def test_bounds_have_room_and_keep_their_sign(tmp_path: Path) -> None:
