@@ -25,7 +25,7 @@ from mlops_pkg.core.params import UserError, load_params, merge, read_yaml
 from mlops_pkg.core.stage import run_stage
 from mlops_pkg.core.workspace import Workspace, digest, read_json, read_table
 from mlops_pkg.modelling import bundling
-from mlops_pkg.modelling.card import Evaluated, make_card
+from mlops_pkg.modelling.card import Evaluated, as_code, make_card, markdown_table
 from mlops_pkg.modelling.models import read_model
 from mlops_pkg.portable.export import Agreement, agreement
 from mlops_pkg.portable.graph import open_session
@@ -305,6 +305,12 @@ def test_the_metrics_are_what_was_measured_and_on_how_many_rows(built: Path) -> 
         assert told[split] == {"rows": rows, **comparison[split]}
     assert {"model", "prior"} <= told["test"].keys()
     assert told["test"]["model"]["roc_auc"].keys() == {"value", "low", "high"}
+
+
+def test_a_card_shows_any_name_as_code() -> None:
+    assert as_code("größe (cm)") == "`größe (cm)`"
+    assert as_code("a`b``c") == "``` a`b``c ```"
+    assert markdown_table([as_code("a|b")], [["<i>"]]) == "| `a\\|b` |\n| --- |\n| <i> |"
 
 
 def test_a_card_without_slices_or_limits_says_so(built: Path) -> None:
