@@ -7,12 +7,14 @@ import re
 import shutil
 import subprocess
 import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from mlops_pkg.authoring.generating import checkout_files, pack_wheel
 from tests.conftest import IDENTITY, ROOT
+from tests.forms import write_sheets
 
 pytestmark = pytest.mark.slow
 CALM = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV", "MAKEFLAGS")}
@@ -51,8 +53,8 @@ def sales() -> str:
 
 
 @pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project on a csv of one's own, made from an installed wheel in an empty folder, and run."""
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty folder with the installed wheel."""
     folder = tmp_path_factory.mktemp("own").resolve()
     name, content = pack_wheel(checkout_files(ROOT))
     (folder / name).write_bytes(content)
@@ -62,10 +64,16 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     locked = ["--require-hashes", "--requirement", str(ROOT / "requirements.txt")]
     run(folder, *uv, "pip", "install", "--quiet", "--python", python, *locked)
     run(folder, *uv, "pip", "install", "--quiet", "--python", python, "--no-deps", f"./{name}")
-    (folder / "sales.csv").write_bytes(sales().encode("latin-1"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def own(installed: Path) -> Path:
+    """A project on a csv of one's own, made from an installed wheel, and run."""
+    (installed / "sales.csv").write_bytes(sales().encode("latin-1"))
     words = ["--title", "Sales", "--author", "Ada", "--table", "sales.csv", "--target", "sold", "--defaults"]
-    run(folder, "mlops_pkg", "new", "project", *words)
-    root = folder / "project"
+    run(installed, "mlops_pkg", "new", "project", *words)
+    root = installed / "project"
     run(root, "make", "run")
     commit(root, "The first run")
     return root
@@ -82,6 +90,54 @@ def test_a_table_of_ones_own_is_green_and_the_project_speaks_of_it_alone(own: Pa
     ]
     speak = [path.name for path in texts if re.search(r"flight|carrier|New York", path.read_text(errors="replace"))]
     assert speak == []
+
+
+def visits() -> str:
+    """Fifty thousand rows: names with blanks, brackets and umlauts, a category of 20,000 values, times in a zone."""
+    names = ("Größe (cm)", "Straße", "Zeit [MEZ]", "2. Wert", "class", "Praxis: Ort", "Wartezeit in min")
+    rows = [";".join(f'"{name}"' for name in names)]
+    for n in range(50_000):
+        when = f"2023-{n % 12 + 1:02}-{n * 7 % 28 + 1:02}T{n * 5 % 24:02}:{n % 60:02}:00+01:00"
+        size, second, group = 120 + n * 37 % 800 / 10, n * 7919 % 1000 / 8, ("A", "B", "")[n * 11 % 3]
+        wait = 5 + size / 40 + (n * 5 % 24) / 3 + 4 * (group == "B") + n * 104_729 % 97 / 50
+        cells = [size, f"Weg {n * 7919 % 20_000}", when, second, group, ("Köln", "Bonn")[n % 2], round(wait, 2)]
+        rows.append(";".join(str(cell).replace(".", ",") if isinstance(cell, float) else str(cell) for cell in cells))
+    return "\n".join(rows) + "\n"
+
+
+def test_a_large_table_with_names_of_all_kinds_is_green(installed: Path) -> None:
+    (installed / "Besuche 2023.csv").write_bytes(visits().encode("utf-8-sig"))
+    words = ["--title", "Visits", "--author", "Ada", "--table", "Besuche 2023.csv", "--target", "Wartezeit in min"]
+    run(installed, "mlops_pkg", "new", "visits", *words, "--defaults")
+    root = installed / "visits"
+    run(root, "make", "run")
+
+    asked = {one["runtime"]: one for one in json.loads((root / "reports" / "parity.json").read_text())["runtimes"]}
+    assert asked["source file Besuche 2023.csv"]["equal"]
+    assert asked["source file Besuche 2023.csv"]["rows"] == 50_000
+    params = (root / "params.yaml").read_text()
+    assert "# Straße: left out, names rows rather than groups of rows: 20,000 values in 50,000 rows" in params
+    assert "by: 'Zeit [MEZ]_month'" in params
+    assert "{separator: ;, decimal: ',', missing: [NA], times: {'Zeit [MEZ]': zoned}}" in params
+    run(root, "ruff", "check", "nbs", "tests")
+
+
+def test_a_sheet_of_excel_is_green_and_rebuilt_from_what_dvc_yaml_declares(installed: Path) -> None:
+    days = [datetime(2023, 1, 1) + timedelta(days=n) for n in range(600)]
+    price = ["NA" if n % 41 == 7 else n % 5 * 1.5 for n in range(600)]
+    rows = [[day, n % 7, price[n], n % 9 == 0, n % 7 * 2 + n % 5] for n, day in enumerate(days)]
+    notes = [["Verkäufe je Tag"], ["ohne Gewähr"]]
+    sheets = {"Verkäufe": [["Tag", "Wochentag", "Preis (€)", "Feiertag", "verkauft"], *rows], "Notizen": notes}
+    write_sheets(installed / "Verkäufe.xlsx", sheets)
+    words = ["--title", "Shop", "--author", "Ada", "--table", "Verkäufe.xlsx", "--target", "verkauft", "--defaults"]
+    run(installed, "mlops_pkg", "new", "shop", *words)
+    root = installed / "shop"
+    run(root, "make", "run")
+    run(root, "mlops_pkg", "rebuild", "ingest")
+
+    asked = {one["runtime"]: one for one in json.loads((root / "reports" / "parity.json").read_text())["runtimes"]}
+    assert (asked["source file Verkaufe.xlsx"]["equal"], asked["source file Verkaufe.xlsx"]["rows"]) == (True, 600)
+    assert "# The sheet 'Verkäufe' of 2; file_format.sheet names another." in (root / "params.yaml").read_text()
 
 
 READ = "      - artifacts/bands/bands.parquet\n"
