@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.linear_model import Ridge
 from sklearn.pipeline import Pipeline
 
 from ..core.params import BaseParams, Data, Target, UserError
 from .classes import own_classes
+from ..portable.margins import score_pipeline, transform_features
 from ..portable.persistence import load_model
 
 # %% ../../nbs/modelling/21_models.ipynb #features-and-target
@@ -63,16 +63,14 @@ def predict(model: Pipeline, X: pd.DataFrame, task: str) -> np.ndarray:
 
     An array of rows, or of rows x classes, of float64, rounded to 9 decimals.
     """
-    if task == "classification":
-        prediction = model.predict_proba(X)
-        prediction = prediction[:, 1] if prediction.shape[1] == 2 else prediction
-    elif isinstance(model[-1], Ridge):
-        prediction = np.full(len(X), model[-1].intercept_, dtype=np.float64)
-        for column, weight in zip(np.asarray(model[:-1].transform(X)).T, model[-1].coef_, strict=True):
+    last = model[-1]
+    if task == "regression" and np.ndim(getattr(last, "coef_", None)) == 1:
+        prediction = np.full(len(X), last.intercept_, dtype=np.float64)
+        for column, weight in zip(np.asarray(transform_features(model, X)).T, last.coef_, strict=True):
             prediction += column * weight
     else:
-        prediction = model.predict(X)
-    return np.round(np.asarray(prediction, dtype=np.float64), 9)
+        prediction = score_pipeline(model, X)[1]
+    return np.round(prediction, 9)
 
 # %% ../../nbs/modelling/21_models.ipynb #read-model
 def read_model(path: Path, params: BaseParams | None = None) -> Pipeline:
