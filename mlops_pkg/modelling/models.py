@@ -9,6 +9,7 @@ __all__ = ['features_and_target', 'check_target', 'predict', 'read_model']
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -63,10 +64,10 @@ def predict(model: Pipeline, X: pd.DataFrame, task: str) -> np.ndarray:
 
     An array of rows, or of rows x classes, of float64, rounded to 9 decimals.
     """
-    last = model[-1]
-    if task == "regression" and np.ndim(getattr(last, "coef_", None)) == 1:
-        prediction = np.full(len(X), last.intercept_, dtype=np.float64)
-        for column, weight in zip(np.asarray(transform_features(model, X)).T, last.coef_, strict=True):
+    last: Any = model[-1]
+    if task == "regression" and np.shape(getattr(last, "coef_", 0)):
+        prediction = np.full(len(X), np.ravel(last.intercept_)[0], dtype=np.float64)
+        for column, weight in zip(np.asarray(transform_features(model, X)).T, np.ravel(last.coef_), strict=True):
             prediction += column * weight
     else:
         prediction = score_pipeline(model, X)[1]
