@@ -105,7 +105,7 @@ report: $(DATA)  ## bring the report up to date and open it in a browser
 lock: $(READY)  ## resolve settings.ini anew into the requirements files and environment.json
 	@uv pip compile $(COMPILE) --upgrade setup.py --extra all -o requirements.txt
 	@uv pip compile $(COMPILE) setup.py -c requirements.txt -o requirements-edge.txt
-	@uv pip compile $(COMPILE) setup.py --extra pipeline --extra xgboost --extra lightgbm -c requirements.txt -o requirements-pipeline.txt
+	@uv pip compile $(COMPILE) setup.py --extra pipeline --extra xgboost --extra lightgbm --extra search -c requirements.txt -o requirements-pipeline.txt
 	@uv pip compile $(COMPILE) setup.py --extra serve -c requirements.txt -o requirements-serve.txt
 	@printf 'uv\n' | uv pip compile $(COMPILE) - -c requirements.txt -o requirements-bootstrap.txt
 	@grep -E '^(numpy|scipy|pandas|scikit-learn|feature-engine|skops)==' requirements.txt | tr -d '\\' | \
