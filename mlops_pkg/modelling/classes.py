@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Any
 
 from ..core.params import BaseParams, UserError, nearest
-from .sections import EstimatorSettings, FeatureSteps
+from .sections import EstimatorSettings, FeatureSteps, SearchSettings
 
 # %% ../../nbs/modelling/20b_classes.ipynb #import-class
 EXTRAS = ("lightgbm", "xgboost")
@@ -72,6 +72,8 @@ def own_paths(params: BaseParams) -> dict[str, str]:
                 found[f"{name}.steps[{number}].use"] = step.use
         elif isinstance(kind, type) and issubclass(kind, EstimatorSettings):
             found[f"{name}.estimator"] = getattr(params, name).estimator
+        elif isinstance(kind, type) and issubclass(kind, SearchSettings):
+            found |= {f"{name}.space": path for path in getattr(params, name).space}
     return {key: path for key, path in found.items() if "." in path}
 
 
