@@ -1229,6 +1229,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                 'mlops_pkg/modelling/estimators.py'),
                                                 'mlops_pkg.modelling.estimators._rounded': ( 'modelling/estimators.html#_rounded',
                                                                                              'mlops_pkg/modelling/estimators.py'),
+                                                'mlops_pkg.modelling.estimators.chosen_settings': ( 'modelling/estimators.html#chosen_settings',
+                                                                                                    'mlops_pkg/modelling/estimators.py'),
                                                 'mlops_pkg.modelling.estimators.fit_estimator': ( 'modelling/estimators.html#fit_estimator',
                                                                                                   'mlops_pkg/modelling/estimators.py'),
                                                 'mlops_pkg.modelling.estimators.loss_curve': ( 'modelling/estimators.html#loss_curve',

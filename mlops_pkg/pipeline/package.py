@@ -23,6 +23,7 @@ from mlops_pkg.modelling.bundling import (
     write_bundle,
 )
 from ..modelling.card import Evaluated, make_card
+from ..modelling.estimators import chosen_settings
 from ..modelling.fairness import check_fairness
 from ..modelling.models import read_model
 from .params import Params
@@ -53,9 +54,8 @@ def run(params: Params, workspace: Workspace) -> None:
     check_fairness(fairness, params.evaluate)
     signature = make_signature(train, metrics, params)
     reference = make_reference(train, predictions, params)
-    evaluated = Evaluated(
-        params.train.estimator, params.evaluate.confidence, metrics, slices, classes, fairness, counts
-    )
+    estimator = chosen_settings(workspace, params.train).estimator
+    evaluated = Evaluated(estimator, params.evaluate.confidence, metrics, slices, classes, fairness, counts)
     card = make_card(signature, reference, agreements, evaluated, params=params, settings=params.package)
     contents = {
         EXPLANATION: explain_margin(model, graph, train, params),

@@ -10,7 +10,7 @@ from sklearn.pipeline import Pipeline
 
 from ..core.workspace import Workspace, read_table
 from ..modelling.baselines import worse_than_baseline
-from ..modelling.estimators import fit_estimator, loss_curve, score_models, write_models
+from ..modelling.estimators import chosen_settings, fit_estimator, loss_curve, score_models, write_models
 from ..modelling.models import check_target, features_and_target, read_model
 from .params import Params
 
@@ -20,9 +20,10 @@ def run(params: Params, workspace: Workspace) -> None:
     tables = [read_table(workspace.input("features", f"{name}.parquet")) for name in ("train", "validation")]
     (X, y), validation = (features_and_target(table, params.data) for table in tables)
     check_target(y, params.task, params.data.target)
+    settings = chosen_settings(workspace, params.train)
     models = {
-        label: fit_estimator(name, params, params.train, X, y)
-        for label, name in {"model": params.train.estimator, "linear": "linear"}.items()
+        label: fit_estimator(name, params, settings, X, y)
+        for label, name in {"model": settings.estimator, "linear": "linear"}.items()
     }
     scores = score_models(models, *validation, params.task)
     for name, metrics in scores.items():

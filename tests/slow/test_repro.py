@@ -111,8 +111,8 @@ def test_editing_prose_runs_that_walk_and_no_production_stage(everything: Projec
 def test_editing_train_runs_train_and_what_follows(everything: Project) -> None:
     notebook = everything.root / "nbs" / "pipeline" / "22_train.ipynb"
 
-    for name in ("name", "params.train.estimator", '"linear"'):  # in the run, and twice in the walk
-        given = f"fit_estimator({name}, params, params.train, "
+    for name in ("name", "settings.estimator", '"linear"'):  # in the run, and twice in the walk
+        given = f"fit_estimator({name}, params, settings, "
         edit_cell(notebook, f"{given}X, y)", f"{given}X.round(6), y)")
     everything.run("nbdev_export")
     ran = everything.repro()
