@@ -330,12 +330,12 @@ def trials_table(trials: Sequence[Trial], settings: SearchSettings) -> pd.DataFr
     rows = []
     for number, trial in enumerate(trials):
         best = best_of(trials[: number + 1], settings)
-        row = {"number": number, "estimator": trial.estimator, "state": trial.state, settings.metric: trial.value}
+        row = {"number": number, "estimator": trial.estimator, "state": trial.state, "value": trial.value}
         row |= {"best": best.value if best else None}
         row |= {f"fold_{place}": value for place, value in enumerate(trial.scores, start=1)}
         rows.append(row | {f"{trial.estimator}.{name}": value for name, value in trial.options.items()})
     options = [f"{name}.{option}" for name, choices in settings.space.items() for option in choices]
-    columns = ["number", "estimator", "state", settings.metric, "best"]
+    columns = ["number", "estimator", "state", "value", "best"]
     columns += [f"fold_{place}" for place in range(1, settings.folds + 1)]
     return pd.DataFrame(rows, dtype="object").reindex(columns=columns + options)
 
