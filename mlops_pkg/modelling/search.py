@@ -18,9 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import optuna
 import pandas as pd
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold, TimeSeriesSplit
 
 from ..core.environment import installed_versions
@@ -30,6 +28,13 @@ from .estimators import fit_estimator, make_estimator, score
 from .features import fit_features, transform
 from .models import features_and_target, predict
 from .sections import METRICS, EstimatorSettings, FeatureSteps, Range, SearchSettings
+
+# %% ../../nbs/modelling/25_search.ipynb #import-optuna
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
 
 # %% ../../nbs/modelling/25_search.ipynb #fold-rows
 def _how(params: BaseParams, settings: SearchSettings) -> str:
@@ -142,14 +147,36 @@ def _to_drawn(choices: Any, value: Any) -> Any:
     """Return what was drawn for the value of an option."""
     return choices.index(value) if isinstance(choices, tuple) else value
 
+# %% ../../nbs/modelling/25_search.ipynb #tree-sampler
+class _Densities(_ParzenEstimator):
+    """Optuna's densities, where equal values keep the order of their trials.
+
+    It sorts them with a sort that is not stable: the order of equal ones, and their widths, depend on the processor.
+    """
+
+    def _calculate_numerical_distributions(self, observations: np.ndarray, space: Any, parameters: Any) -> Any:
+        step = 4 * np.spacing(max(abs(space.low), abs(space.high), 1e-300))
+        apart = observations + step * np.arange(len(observations))
+        return super()._calculate_numerical_distributions(apart, space, parameters)
+
+
+class _TreeSampler(optuna.samplers.TPESampler):
+    """Optuna's sampler, which draws alike on every processor; of candidates that promise the same, the first."""
+
+    def __init__(self, seed: int) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # that of `group`
+            super().__init__(seed=seed, multivariate=True, group=True)
+        self._parzen_estimator_cls = _Densities
+
+    def _compute_acquisition_func(self, *arguments: Any) -> np.ndarray:
+        return np.round(super()._compute_acquisition_func(*arguments), 9)
+
 # %% ../../nbs/modelling/25_search.ipynb #make-study
 def make_study(trials: Sequence[Trial], settings: SearchSettings, seed: int = 0) -> optuna.Study:
     """Return a study in memory that holds the trials."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # that of `group`
-        tree = optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True)
-    sampler = tree if settings.sampler == "tpe" else optuna.samplers.RandomSampler(seed=seed)
+    sampler = (_TreeSampler if settings.sampler == "tpe" else optuna.samplers.RandomSampler)(seed=seed)
     study = optuna.create_study(direction="maximize" if more_is_better(settings) else "minimize", sampler=sampler)
     names = CategoricalDistribution(list(settings.space))
     for trial in trials:
@@ -229,6 +256,17 @@ def check_space(params: BaseParams, model: EstimatorSettings, settings: SearchSe
             raise _in_the_space(error, name, model, settings) from None
 
 # %% ../../nbs/modelling/25_search.ipynb #try-settings
+def _score_fold(
+    fold: Fold, name: str, candidate: EstimatorSettings, params: BaseParams, *, settings: SearchSettings
+) -> float:
+    """Return the score of an estimator on a fold."""
+    try:
+        fitted = fit_estimator(name, params, candidate, fold.X, fold.y)
+    except UserError as error:
+        raise _in_the_space(error, name, candidate, settings) from None
+    return score(fold.y_scored, predict(fitted, fold.X_scored, params.task), params.task)[settings.metric]
+
+
 def try_settings(
     point: tuple[str, dict[str, Any]],
     folds: Sequence[Fold],
@@ -238,16 +276,19 @@ def try_settings(
     model: EstimatorSettings,  # what the space does not vary: the weights of classes
     settings: SearchSettings,
 ) -> Trial:
-    """Return the trial of an estimator with its options on the folds; raise `UserError` where it refuses them."""
+    """Return the trial of an estimator with its options on the folds; raise `UserError` where it refuses them.
+
+    What a former trial has scored is not fitted again.
+    """
     name, options = point
     candidate = model.model_copy(update={"estimator": name, "options": options})
+    known = next((trial.scores for trial in trials if (trial.estimator, trial.options) == point), [])
     scores: list[float] = []
-    for fold in folds:
-        try:
-            fitted = fit_estimator(name, params, candidate, fold.X, fold.y)
-        except UserError as error:
-            raise _in_the_space(error, name, model, settings) from None
-        scores.append(score(fold.y_scored, predict(fitted, fold.X_scored, params.task), params.task)[settings.metric])
+    for number, fold in enumerate(folds):
+        if number < len(known):
+            scores.append(known[number])
+        else:
+            scores.append(_score_fold(fold, name, candidate, params, settings=settings))
         if settings.prune and len(scores) < len(folds) and is_hopeless(scores, trials, settings):
             return Trial(name, options, scores, "pruned")
     return Trial(name, options, scores, "complete")
