@@ -42,6 +42,16 @@ def make_transformer(step: Step, place: str) -> TransformerMixin:
     except (TypeError, ValueError) as error:
         raise UserError(f"params.yaml: {place} ({step.use}): {error}") from None
 
+# %% ../../nbs/modelling/22_features.ipynb #fit-transform
+def _fit_transform(transformer: Any, X: pd.DataFrame, y: pd.Series) -> pd.DataFrame:
+    """Fit a transformer and return the transformed rows; labels of equal mean are encoded in order of their names."""
+    transformer.fit(X, y)
+    if getattr(transformer, "encoding_method", None) == "ordered":
+        for name in transformer.encoder_dict_:
+            ordered = y.groupby(X[name]).mean().sort_values(kind="stable").index
+            transformer.encoder_dict_[name] = {label: code for code, label in enumerate(ordered)}
+    return transformer.transform(X)
+
 # %% ../../nbs/modelling/22_features.ipynb #fit-features
 @contextmanager
 def _step_errors(place: str, columns: Iterable[str] = ()) -> Iterator[None]:
@@ -68,7 +78,7 @@ def fit_features(
         place = f"{features.dotted('steps')}[{number}]"
         transformer, before = make_transformer(step, place), list(X.columns)
         with _step_errors(f"{place} ({step.use})", before):
-            X = transformer.fit_transform(X, y)
+            X = _fit_transform(transformer, X, y)
         kind = type(transformer).__name__
         repeats[kind] += 1
         name = kind if repeats[kind] == 1 else f"{kind}_{repeats[kind]}"

@@ -389,3 +389,15 @@ def test_a_transformer_does_something(name: str) -> None:
     _, transformed, _ = features.fit_features(make_features({"use": name, **OPTIONS[name]}), X, y)
 
     assert not transformed.equals(X)
+
+
+def test_labels_of_equal_mean_are_encoded_in_the_order_of_their_names() -> None:
+    generator = np.random.default_rng(0)
+    X = pd.DataFrame({"town": [f"{number:02}" for number in generator.permutation(60)] * 4})
+    y = pd.Series(generator.integers(0, 2, 240))
+    step = {"use": "OrdinalEncoder", "variables": ["town"]}
+
+    encoder = features.fit_features(make_features(step), X, y)[0][-1]
+
+    means = y.groupby(X["town"]).mean().to_dict()
+    assert list(encoder.encoder_dict_["town"]) == sorted(means, key=lambda town: (means[town], town))
