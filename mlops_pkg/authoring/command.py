@@ -24,10 +24,12 @@ def add(name: str, after: str) -> None:
     """Add a stage: notebook, params, dvc.yaml, README row and a first test.
 
     The new stage counts rows and missing values of one table of STAGE. It is green at once, and every proof covers it.
+    The name `search` adds a search for the estimator and its options, which docs/search.md describes.
 
     \b
-    Example:
+    Examples:
       mlops_pkg add stage bands --after features
+      mlops_pkg add stage search --after features
     """  # noqa: D301
     from mlops_pkg.authoring.stages import add_stage
     from mlops_pkg.core.workspace import project_root

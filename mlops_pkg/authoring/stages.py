@@ -103,6 +103,7 @@ class Recipe:
     row: str = "what this stage makes, in a few words"
     reads: tuple[str, ...] = ()  # other keys of params.yaml
     libraries: tuple[str, ...] = ()  # beside those of the stage before it
+    unused: tuple[str, ...] = ()  # of those
     plots: tuple[str, ...] = ()  # templates of plots
 
 
@@ -116,6 +117,7 @@ RECIPES = {
         row="searches for the estimator and its options by cross-validation within the training rows",
         reads=("task", "seed", "data", "features", "train"),
         libraries=("colorlog", "optuna", "packaging", "tqdm"),
+        unused=("skops",),
         plots=("history.json", "parallel.json"),
     )
 }
@@ -171,12 +173,13 @@ def _stage_block(root: Path, name: str, libraries: str, recipe: Recipe) -> str:
     return "\n".join([*lines, outputs])
 
 
-def _libraries(root: Path, stage: str, more: tuple[str, ...] = ()) -> str:
-    """Return how a stage of dvc.yaml lists its libraries: the name of a shared list, or the list, with more."""
+def _libraries(root: Path, stage: str, recipe: Recipe) -> str:
+    """Return how a stage of dvc.yaml lists its libraries: the name of a shared list, or the list."""
     block = find_block((root / "dvc.yaml").read_text("utf-8"), stage, "  ")
-    if not more and block and (anchor := re.search(r"environment\.json: *[&*](\w+)", block[0])):
+    if not recipe.libraries and block and (anchor := re.search(r"environment\.json: *[&*](\w+)", block[0])):
         return f"*{anchor[1]}"
-    return f"[{', '.join(sorted({*params_of(read_stages(root)[stage]).get('environment.json', []), *more}))}]"
+    listed = {*params_of(read_stages(root)[stage]).get("environment.json", []), *recipe.libraries} - {*recipe.unused}
+    return f"[{', '.join(sorted(listed))}]"
 
 # %% ../../nbs/authoring/68_stages.ipynb #declare-section
 def declare_section(root: Path, text: str, name: str, after: str) -> str:
@@ -264,7 +267,7 @@ def add_stage(root: Path, name: str, after: str) -> list[str]:
         **{root / ".dvc" / "plots" / plot: (_parts() / plot).read_bytes() for plot in recipe.plots},
     }
     text = declare_section(root, dvc.read_text("utf-8"), name, after)
-    libraries = _libraries(root, after, recipe.libraries)
+    libraries = _libraries(root, after, recipe)
     for place, content in written.items():
         write_bytes(place, content)
     export(root, params)
