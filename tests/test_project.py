@@ -17,7 +17,7 @@ TEMPLATE = {  # what writes the default project, or offers it
     "authoring/proposal.py",
     "authoring/single_table.py",
 }
-SPLIT_OR_CHECK = {"train", "package"}  # the names of a split, and of a check of sync
+SPLIT_OR_CHECK = {"train", "package", "features"}  # the names of a split, of a check of sync, and of a graph's output
 
 
 def test_this_project_is_in_sync() -> None:

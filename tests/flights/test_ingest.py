@@ -280,12 +280,16 @@ def test_every_mistake_of_a_row_is_reported(project: Path) -> None:
     assert {(reject["line"], reject["column"]) for reject in found} == {(40, "distance"), (40, "carrier")}
 
 
-def test_a_blank_line_is_an_error_for_it_would_shift_the_line_of_every_reject(project: Path) -> None:
+def test_a_blank_line_is_no_row(project: Path, built: Path) -> None:
     cells = read_cells(project, "flights")
     cells.insert(9, [""])
     write_cells(project, "flights", cells)
 
-    assert message_of(project) == "data/flights.csv.zip: line 10 is blank; remove it"
+    workspace = run(project)
+
+    for name in ("train", "test"):
+        expected = Workspace(built).output("ingest", f"{name}.parquet")
+        assert workspace.output("ingest", f"{name}.parquet").read_bytes() == expected.read_bytes()
 
 
 def test_the_second_row_of_a_key_is_rejected_and_the_first_stays(project: Path, built: Path) -> None:

@@ -287,7 +287,7 @@ def test_the_card_says_what_the_artifacts_say(built: Path) -> None:
         assert re.search(rf"\| {split} \| month [\d, ]+ \| {rows:,} \|", card), f"the rows of {split} are not told"
     carriers = slices[(slices["split"] == "test") & (slices["slice"] == "carrier")]
     weakest = carriers.loc[carriers["roc_auc"].idxmin(), "value"]
-    assert f"| carrier | {weakest} |" in card, "the weakest carrier is not told"
+    assert f"| `carrier` | {weakest} |" in card, "the weakest carrier is not told"
     assert params.package.intended_use in card
     assert all(limit in card for limit in params.package.limits)
     assert all(f"| `{name}` |" in card for name in params.data.columns)
@@ -409,7 +409,7 @@ def test_contributions_of_fields_are_those_that_shap_computes_of_features(built:
 
 
 def test_a_linear_model_is_explained_by_differences_from_the_mean(copy_of_built: Path) -> None:
-    edit_params(copy_of_built, {"train": {"estimator": "linear"}})
+    edit_params(copy_of_built, {"train": {"estimator": "linear", "options": None}})
     for stage in ("train", "evaluate", "package"):
         run_stage(stage, Workspace(copy_of_built))
     predictor, model, frame = explained_rows(copy_of_built, 100)

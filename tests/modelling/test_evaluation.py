@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn import metrics as sk
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.pipeline import Pipeline
 
 from mlops_pkg.core.params import load_params, merge
 from mlops_pkg.core.stage import run_stage
@@ -430,13 +432,18 @@ def test_the_confusion_counts_every_row_once() -> None:
     assert (found["rows"] <= found["high"]).all()
 
 
-class Size:
+class Size(ClassifierMixin, BaseEstimator):
     """A model of one column."""
+
+    classes_ = np.array([0, 1])
 
     def predict_proba(self, X: pd.DataFrame) -> Weights:
         """Return the distance as a probability."""
         share = X["distance"].to_numpy() / 100
         return np.column_stack([1 - share, share])
+
+
+SIZE = Pipeline([("model", Size())])
 
 
 def make_records(rows: int = 300) -> pd.DataFrame:
@@ -450,7 +457,7 @@ def make_records(rows: int = 300) -> pd.DataFrame:
 def test_an_informative_column_is_important_and_a_useless_one_is_not() -> None:
     params = load(evaluate={"importance_rows": 250, "importance_repeats": 3})
 
-    found = importance(Size(), make_records(), params)
+    found = importance(SIZE, make_records(), params)
 
     first, rest = found.iloc[0], found.iloc[1:]
     assert first["column"] == "distance"
@@ -463,7 +470,7 @@ def test_importance_leaves_the_records_as_they_were() -> None:
     records = make_records()
     before = records.copy()
 
-    importance(Size(), records, load())
+    importance(SIZE, records, load())
 
     pd.testing.assert_frame_equal(records, before)
 
@@ -476,7 +483,7 @@ def make_evaluation(min_slice_rows: int) -> evaluation.Evaluation:
             np.arange(len(frame)) < 100, "AA", np.where(np.arange(len(frame)) < 290, "BB", "CC")
         )
         frame.loc[frame["carrier"] == "AA", "late"] = 0
-    answers = {name: {"model": Size().predict_proba(frame)[:, 1]} for name, frame in judged.items()}
+    answers = {name: {"model": SIZE.predict_proba(frame)[:, 1]} for name, frame in judged.items()}
     params = load(evaluate={"slices": ["carrier"], "min_slice_rows": min_slice_rows})
     return evaluation.Evaluation(judged, answers, 0.5, params, params.evaluate)
 
@@ -498,7 +505,7 @@ def test_slices_that_are_all_too_small_leave_a_table_that_can_be_read(tmp_path: 
     evaluated = make_evaluation(min_slice_rows=100_000)
 
     no_metrics = {"test": {"model": {}}, "live": {"model": {}}}
-    evaluation.write_evaluation(Workspace(tmp_path), "evaluate", evaluated, no_metrics, Size())
+    evaluation.write_evaluation(Workspace(tmp_path), "evaluate", evaluated, no_metrics, SIZE)
     read = pd.read_csv(tmp_path / "artifacts" / "evaluate" / "slices.csv")
     assert read.empty
     assert {"split", "slice", "value", "rows"} <= set(read.columns)

@@ -27,7 +27,7 @@ THINGS = {  # what is asked, then a thing before it and a thing after it
     "nbs/pipeline/22_train.ipynb": (None, "research/train"),
     "params.yaml": ("params.yaml:train", MODEL),
     "params.yaml:train": (None, MODEL),
-    "params.yaml:train.learning_rate": (None, MODEL),
+    "params.yaml:train.options.learning_rate": (None, MODEL),
     "environment.json": ("environment.json:numpy", MODEL),
     "environment.json:ruamel.yaml": (None, MODEL),
     "requirements-pipeline.txt": (None, "artifacts/package"),
@@ -67,7 +67,7 @@ def test_text_tells_the_maker_its_settings_and_its_cells(toy_origins: Path) -> N
 
     assert f"{MODEL}: output, made by train\n" in text
     assert re.search(
-        r"\nmade by train, from\n.*learning_rate 0\.05.*\nfeatures, from\n.*\ningest, from\n", text, re.DOTALL
+        r"\nmade by train, from\n.*params.yaml:train \(.*\nfeatures, from\n.*\ningest, from\n", text, re.DOTALL
     )
     assert "numpy 2.4.0, ruamel.yaml 0.19.1" in text
     assert re.search(r"nbs/pipeline/22_train.ipynb, imports, run", text)
@@ -88,11 +88,11 @@ def test_a_changed_param_is_told_down_to_its_key(toy_origins: Path) -> None:
     path = toy_origins / "params.yaml"
     path.write_text(path.read_text().replace("learning_rate: 0.05", "learning_rate: 0.5"))
 
-    text = as_text(ask("params.yaml:train.learning_rate", toy_origins))
+    text = as_text(ask("params.yaml:train.options.learning_rate", toy_origins))
 
-    assert "params.yaml:train.learning_rate = 0.05" in text
+    assert "params.yaml:train.options.learning_rate = 0.05" in text
     assert "it [changed since], in the record of train" in text
-    assert "changed since" not in as_text(ask("params.yaml:train.max_iter", toy_origins)).split("used by")[0]
+    assert "changed since" not in as_text(ask("params.yaml:train.options.max_iter", toy_origins)).split("used by")[0]
 
 
 def test_commit_is_told_once_there_is_one(toy_origins: Path) -> None:
@@ -312,7 +312,7 @@ def test_json_holds_everything(toy_origins: Path) -> None:
     assert (told["before"], told["after"]) == ([*found.before], [*found.after])
     assert {node["name"] for node in told["nodes"]} == {found.name, *found.before, *found.after}
     reads = {(edge["source"], edge["target"]): edge for edge in told["edges"]}
-    assert reads["params.yaml:train", "train"]["value"]["learning_rate"] == 0.05
+    assert reads["params.yaml:train", "train"]["value"]["options"]["learning_rate"] == 0.05
     assert "run" in reads["nbs/pipeline/22_train.ipynb", "mlops_pkg/pipeline/train.py"]["value"]
     assert told["commits"][reads["train", MODEL]["recorded"]]["subject"] == "The first model"
     assert told["bundle"]["known"] == "present"

@@ -44,6 +44,9 @@ TABLES = {
     "evaluate/calibration": [("model", "predicted", "observed"), ("model", 0.1, 0.2), ("model", 0.5, 0.4)],
     "evaluate/confusion": [("actual", "predicted", "rows"), (0, 0, 1648), (0, 1, 190), (1, 0, 80), (1, 1, 69)],
     "evaluate/importance": [("column", "drop"), ("temp", 0.2), ("wind", 0.1)],
+    "evaluate/classes": [("label", "f1"), ("no", 0.9), ("yes", 0.4)],
+    "evaluate/errors": [("quantile", "error"), (0.1, -0.5), (0.9, 0.5)],
+    "evaluate/residuals": [("predicted", "error"), (1, 0.5), (2, -0.5)],
 }
 
 
