@@ -313,7 +313,7 @@ def test_replies_that_nobody_reads_do_not_fill_the_memory(bundle: Path) -> None:
     env = {"SERVE_MAX_WAITING_BYTES": "1048576", "SERVE_MAX_JSON_BYTES": "1048576", "SERVE_MAX_ARROW_BYTES": "1048576"}
     with start(bundle, env=env) as server, contextlib.ExitStack() as stack:
         wires = [stack.enter_context(server.connect()) for _ in range(12)]
-        until(lambda: sum(pour(wire, MUCH) for wire in wires) >= 4)
+        until(lambda: sum(pour(wire, MUCH) for wire in wires) >= 3)  # then at most 1 MB is unread
         assert server.ask([RECORD]).status == 200
 
 
