@@ -40,7 +40,7 @@ def test_research_equals_production_on_the_sample(everything: Project) -> None:
     verdicts = json.loads((everything.root / "reports" / "parity.json").read_text())
 
     assert verdicts["ok"], [output for output in verdicts["outputs"] if not output["equal"]]
-    assert len(verdicts["outputs"]) == 32
+    assert len(verdicts["outputs"]) == 37
     assert len(verdicts["runtimes"]) == 4 + 3 * (ROOT / "nbs" / "serving").is_dir()
     assert all(one["equal"] for one in verdicts["runtimes"])
 
@@ -124,7 +124,7 @@ def test_editing_train_runs_train_and_what_follows(everything: Project) -> None:
 def test_a_walk_that_differs_from_its_run_is_red(everything: Project) -> None:
     notebook = everything.root / "nbs" / "pipeline" / "22_train.ipynb"
 
-    edit_cell(notebook, ", y)\npd.Series(baseline", ", 1 - y)\npd.Series(baseline")
+    edit_cell(notebook, ", y)\nweights = ", ", 1 - y)\nweights = ")
     done = everything.run("dvc", "repro", check=False)
 
     assert done.returncode != 0

@@ -87,7 +87,7 @@ def test_the_exported_package_passes_its_tests_with_the_extra_pipeline_alone(whe
     (project / "mlops_pkg" / "pipeline").mkdir(parents=True)
     shutil.copy(ROOT / "mlops_pkg" / "pipeline" / "params.py", project / "mlops_pkg" / "pipeline")
     (project / "tests").mkdir()
-    for name in ("conftest.py", "sample.zip", "toy.py"):
+    for name in ("conftest.py", "sample.zip", "toy.py", "names.py", "forms.py"):
         shutil.copy(TESTS / name, project / "tests")
     for name in TESTED:
         shutil.copytree(TESTS / name, project / "tests" / name)
