@@ -69,7 +69,9 @@ def pinned(*names: str) -> list[str]:
 
 
 def test_the_exported_package_passes_its_tests_with_the_extra_pipeline_alone(wheel: Path, tmp_path: Path) -> None:
-    pytest_alone = pinned("pytest", "iniconfig", "packaging", "pluggy", "pygments", "xlsxwriter")
+    pytest_alone = pinned(
+        "pytest", "iniconfig", "packaging", "pluggy", "pygments", "xlsxwriter", "hypothesis", "sortedcontainers"
+    )
     python = environment(tmp_path / "venv", wheel, "requirements-pipeline.txt", *pytest_alone)
     project = tmp_path / "project"
     project.mkdir()
