@@ -86,6 +86,8 @@ def test_the_exported_package_passes_its_tests_with_the_extra_pipeline_alone(whe
         "environment.json",
     ):
         shutil.copy(ROOT / name, project)
+    (project / "docs").mkdir()
+    shutil.copy(ROOT / "docs" / "estimators.md", project / "docs")
     (project / "mlops_pkg" / "pipeline").mkdir(parents=True)
     shutil.copy(ROOT / "mlops_pkg" / "pipeline" / "params.py", project / "mlops_pkg" / "pipeline")
     (project / "tests").mkdir()
