@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlops_pkg.bundle import predictor as module
@@ -96,6 +96,7 @@ def of_targets(values: np.ndarray) -> np.ndarray:
     return np.concatenate([values, np.zeros((2 - len(values), *values.shape[1:]))])
 
 
+@settings(deadline=None, derandomize=True)
 @given(random_trees(), rows)
 def test_contributions_are_shapley_values_by_their_definition(trees: Arrays, x: np.ndarray) -> None:
     terms = TreeTerms(trees)
