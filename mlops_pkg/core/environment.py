@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['LOCK', 'LOCKS', 'ENVIRONMENT', 'MEND', 'canonical', 'locked_versions', 'locked_libraries', 'lock_findings',
-           'write_environment', 'read_environment', 'installed_versions', 'changed_files', 'libraries_of', 'main']
+           'write_environment', 'read_environment', 'installed_versions', 'changed_files', 'libraries_of', 'closure',
+           'pinned_lines', 'main']
 
 # %% ../../nbs/core/05_environment.ipynb #imports
 import base64
@@ -145,6 +146,32 @@ def libraries_of(modules: Iterable[str], locked: Iterable[str]) -> set[str]:
     owners = packages_distributions()
     tops = {module.partition(".")[0] for module in modules}
     return {canonical(owner) for top in tops for owner in owners.get(top, ())} & set(locked)
+
+# %% ../../nbs/core/05_environment.ipynb #closure
+def closure(names: Iterable[str]) -> set[str]:
+    """Return the installed distributions that these require, directly or not, and they themselves."""
+    todo, done = list(names), set[str]()
+    while todo:
+        name = canonical(todo.pop())
+        if name not in done and _installed_version(name):  # what a marker excludes is not installed
+            done.add(name)
+            lines = [line for line in distribution(name).requires or [] if "extra ==" not in line]
+            todo += [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in lines]
+    return done
+
+
+def pinned_lines(names: Iterable[str], lock: Path) -> str:
+    """Return the lines of a lock file, with hashes, for libraries and all that they need.
+
+    Raise `UserError` for a library that it does not pin in the version that is installed.
+    """
+    content, lines = lock.read_text("utf-8"), []
+    for name in sorted(closure(names)):
+        pin = rf"(?m)^{re.escape(name)}==({re.escape(version(name))})\b[^\n\\]*((?:\\\n +--hash=\S+ ?)+)"
+        if not (found := re.search(pin, content)):
+            raise UserError(f"{lock.name}: it does not pin {name} {version(name)}; run `make lock`")
+        lines.append(f"{name}=={found[1]} {found[2].rstrip()}\n")
+    return "".join(lines)
 
 # %% ../../nbs/core/05_environment.ipynb #main
 def main() -> int:

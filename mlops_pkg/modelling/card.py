@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..bundle.manifest import MODEL, OBJECTS, REQUIREMENTS
 from ..bundle.signature import Signature, label_text
 from ..core.params import BaseParams
 from .sections import BundleSettings
@@ -153,6 +154,7 @@ def make_card(
     note = f" The figures mae and rmse are in {unit}." if unit else ""
     if signature.threshold is not None:
         note = f" A probability of {signature.threshold:g} or more means {label_text(signature.classes[1])}."
+    model_file = MODEL if settings.runtime == "onnx" else f"{OBJECTS} (with the libraries of {REQUIREMENTS})"
     sections = {
         "Intended use": [settings.intended_use],
         "Limits": ["\n".join(f"- {limit}" for limit in settings.limits) or "None are known."],
@@ -167,7 +169,7 @@ def make_card(
         "What it has learned from": [*_describe_rows(evaluated.counts, params)],
         "What a record holds": [_describe_fields(signature, reference)],
         "What serves is what was fitted": [
-            "Rows asked of both the fitted pipeline and model.onnx, and how many of their margins differ:",
+            f"Rows asked of both the fitted pipeline and {model_file}, and how many of their margins differ:",
             markdown_table(["rows", "asked", "refused by both", "differing"], compared),
         ],
     }

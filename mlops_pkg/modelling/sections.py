@@ -276,4 +276,5 @@ class BundleSettings(Section):
     name: str = Field(min_length=1, max_length=60, pattern=r"^[a-z0-9][a-z0-9-]*$", description="name of the model")
     description: str = Field(min_length=1, max_length=300, description="what it predicts, for whom, in a sentence")
     intended_use: str = Field(min_length=1, max_length=1000, description="what the model may be used for, and what not")
+    runtime: Literal["onnx", "python"] = Field("onnx", description="onnx: a graph; python: the pipeline as it is")
     limits: Annotated[tuple[str, ...], Field(strict=False, description="what its users must know; may be empty")]

@@ -12,12 +12,13 @@ from ..bundle.manifest import EXPLANATION, LINEAGE, METRICS, REFERENCE, SIGNATUR
 from ..core.workspace import Workspace, read_json, read_table
 from mlops_pkg.modelling.bundling import (
     check_agreements,
-    compare_graph,
+    compare_model,
     describe_model,
     explain_margin,
-    make_graph,
+    explain_runtime,
     make_lineage,
     make_metrics,
+    make_model,
     make_reference,
     make_signature,
     write_bundle,
@@ -44,11 +45,14 @@ def run(params: Params, workspace: Workspace) -> None:
     slices, classes = (pd.read_csv(workspace.input("evaluate", f"{name}.csv")) for name in ("slices", "classes"))
     metrics = read_json(workspace.input("evaluate", "comparison.json"))
     counts = read_json(workspace.input("ingest", "rows.json"))
-    model = read_model(workspace.input("train", "model.skops"), params)
-    graph = make_graph(model, params)
-    agreements = compare_graph(model, graph, {"test": test, "live": live}, params)
+    path = workspace.input("train", "model.skops")
+    model = read_model(path, params)
+    files = make_model(model, path, workspace.root, params, settings=params.package)
+    if params.package.runtime == "python":
+        print(f"  {explain_runtime(model, params)}")
+    agreements = compare_model(model, files, {"test": test, "live": live}, params)
     for name, found in agreements.items():
-        print(f"  model.onnx against the fitted pipeline, {name} rows: {found}")
+        print(f"  {min(files)} against the fitted pipeline, {name} rows: {found}")
     check_agreements(agreements)
     fairness = pd.read_csv(workspace.input("evaluate", "fairness.csv"))
     check_fairness(fairness, params.evaluate)
@@ -58,11 +62,12 @@ def run(params: Params, workspace: Workspace) -> None:
     evaluated = Evaluated(estimator, params.evaluate.confidence, metrics, slices, classes, fairness, counts)
     card = make_card(signature, reference, agreements, evaluated, params=params, settings=params.package)
     contents = {
-        EXPLANATION: explain_margin(model, graph, train, params),
-        SIGNATURE: describe_model(signature, params.package),
+        **files,
+        EXPLANATION: explain_margin(model, files, train, params),
+        SIGNATURE: describe_model(signature, params.package, files),
         METRICS: make_metrics(evaluated),
         REFERENCE: reference,
         LINEAGE: make_lineage(workspace, params, INPUTS),
     }
-    identity = write_bundle(workspace, "package", graph, contents, card)
+    identity = write_bundle(workspace, "package", contents, card)
     print(f"  {params.package.name}: {len(signature.fields)} fields, identity {identity[:12]}")

@@ -206,8 +206,8 @@ def _check_trees(model: Any) -> None:
             raise ValueError("a tree in it has nodes or features that do not exist")
 
 # %% ../../nbs/portable/15_persistence.ipynb #load-model
-def load_model(source: Path | bytes, own: Iterable[type[Any]] = ()) -> Any:
-    """Return the model in a file or its content; `own` are the classes of the project that may be loaded.
+def load_model(source: Path | bytes, own: Iterable[type[Any] | str] = ()) -> Any:
+    """Return the model in a file or its content; `own` are other types that may be loaded, e.g. of the project.
 
     Raises `UntrustedTypesFoundException` for another type that is not in TRUSTED.
     """
@@ -215,7 +215,8 @@ def load_model(source: Path | bytes, own: Iterable[type[Any]] = ()) -> Any:
     from sklearn import neighbors
 
     content = source.read_bytes() if isinstance(source, Path) else source
-    model = skops.io.loads(content, trusted=[*TRUSTED, *(f"{kind.__module__}.{kind.__qualname__}" for kind in own)])
+    names = [one if isinstance(one, str) else f"{one.__module__}.{one.__qualname__}" for one in own]
+    model = skops.io.loads(content, trusted=[*TRUSTED, *names])
     _check_trees(model)
     for step in _steps(model):
         if getattr(step, "_Booster", None) is not None:

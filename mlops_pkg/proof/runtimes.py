@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['Scores', 'EDGE', 'DEADLINE', 'JSON', 'ARROW', 'Labels', 'ALONE', 'BATCH', 'STREAM', 'Way', 'Reference',
-           'find_difference', 'closure', 'link_edge_install', 'write_rows', 'predict_alone', 'serve_bundle',
-           'arrow_table', 'json_records', 'arrow_stream', 'post', 'json_answers', 'arrow_answers', 'ask_endpoint',
-           'endpoint_ways', 'Subject', 'read_subject', 'predict_reference', 'predict_by_rows',
-           'read_stored_predictions', 'find_source_file', 'score_source', 'Runtime', 'compare_ways', 'compare_runtimes']
+           'find_difference', 'link_install', 'write_rows', 'predict_alone', 'serve_bundle', 'arrow_table',
+           'json_records', 'arrow_stream', 'post', 'json_answers', 'arrow_answers', 'ask_endpoint', 'endpoint_ways',
+           'Subject', 'read_subject', 'predict_reference', 'predict_by_rows', 'read_stored_predictions', 'model_ways',
+           'find_source_file', 'score_source', 'Runtime', 'compare_ways', 'compare_endpoint', 'compare_runtimes']
 
 # %% ../../nbs/proof/55_runtimes.ipynb #imports
 import json
@@ -31,19 +31,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from packaging.requirements import Requirement
 
 import mlops_pkg
 from ..bundle.file_format import FileFormat
-from ..bundle.manifest import MODEL, BundleError, read_bundle
+from ..bundle.manifest import MODEL, OBJECTS, REQUIREMENTS, SIGNATURE, Bundle, BundleError, read_bundle
 from ..bundle.records import RecordsError
 from ..bundle.signature import label_text
 from ..bundle.table_files import file_kind
+from ..core.environment import closure
 from ..core.params import UserError, load_data, load_params
 from ..core.workspace import Workspace, read_table
 from ..modelling.models import read_model
-from ..portable.export import compare, feeds, graph_scores, pipeline_scores, score_outputs, tolerance
+from ..portable.export import compare, feeds, graph_scores, score_outputs, tolerance
 from ..portable.graph import open_session
+from ..portable.margins import pipeline_scores
+from ..portable.objects import open_pipeline
 from ..project.files import read_stages
 from ..scoring.blocks import open_source
 from ..scoring.files import score_file
@@ -64,7 +66,12 @@ class Reference:
         """Return some of the rows, by their places."""
         return replace(self, rows=self.rows.iloc[places], margin=self.margin[places], answer=self.answer[places])
 
+    def sample(self, count: int) -> "Reference":
+        """Return at most `count` of the rows, evenly spaced."""
+        rows = len(self.rows)
+        return self.take(np.unique(np.linspace(0, rows - 1, min(rows, count)).astype(int)))
 
+# %% ../../nbs/proof/55_runtimes.ipynb #find-difference
 Scores = tuple[np.ndarray | None, np.ndarray]  # margin, None if the runtime gives none, and answer
 
 
@@ -91,28 +98,21 @@ def find_difference(reference: Reference, scores: Scores) -> str | None:
 EDGE = ("numpy", "onnxruntime")
 
 
-def closure(names: Iterable[str]) -> set[str]:
-    """Return the installed distributions that these require, directly or not, and they themselves."""
-    todo, done = list(names), set[str]()
-    while todo:
-        name = todo.pop()
-        if name not in done:
-            done.add(name)
-            required = [Requirement(line) for line in distribution(name).requires or []]
-            todo += [one.name for one in required if one.marker is None or one.marker.evaluate({"extra": ""})]
-    return done
-
-
-def link_edge_install(folder: Path, package: Path) -> None:
-    """Fill a folder with links to all that the predictor may import."""
-    for name in closure(EDGE):
+def link_install(folder: Path, package: Path, packed: Bundle) -> None:
+    """Fill a folder with links to all that the predictor of a bundle may import."""
+    is_graph = MODEL in packed.files
+    needed = EDGE if is_graph else re.findall(r"(?m)^([\w.-]+)==", packed.files[REQUIREMENTS].decode())
+    for name in closure(needed):
         for file in distribution(name).files or []:
             top = file.parts[0]
             if top not in ("..", "__pycache__") and not (folder / top).exists():
                 (folder / top).symlink_to(Path(str(distribution(name).locate_file(top))).resolve())
     (folder / "mlops_pkg").mkdir()
-    for name in ("__init__.py", "bundle"):
+    for name in ("__init__.py", "bundle") if is_graph else (path.name for path in package.iterdir()):
         (folder / "mlops_pkg" / name).symlink_to(package / name)
+    for top in {one.partition(".")[0] for one in packed.trusted} - {path.name for path in folder.iterdir()}:
+        if spec := find_spec(top):
+            (folder / top).symlink_to(Path(str(spec.origin)).parent)
 
 # %% ../../nbs/proof/55_runtimes.ipynb #predictor-alone
 _ALONE = """
@@ -123,7 +123,7 @@ import numpy as np
 from mlops_pkg.bundle.predictor import Predictor
 with np.load(sys.argv[3], allow_pickle=False) as arrays:
     names, *values = arrays.values()
-answers = Predictor.load(Path(sys.argv[2])).predict(dict(zip(names.tolist(), values, strict=True)))
+answers = Predictor.load(Path(sys.argv[2]), sys.argv[5:]).predict(dict(zip(names.tolist(), values, strict=True)))
 if answers.rejects:
     first = answers.rejects[0]
     sys.exit(f"record {first.record} is rejected: {first.field}: {first.reason}")
@@ -144,14 +144,15 @@ def predict_alone(
     reference: Reference,
     bundle: Path,
     package: Path,  # the folder of the package whose predictor is used
+    trusted: Sequence[str] = (),  # types of Python that the bundle may hold
 ) -> Scores:
-    """Return the predictions of the predictor in a process that holds numpy and onnxruntime alone."""
+    """Return the predictions of the predictor in a process that holds nothing but what the bundle needs."""
     with tempfile.TemporaryDirectory() as temporary:
         edge, rows, answers = (Path(temporary) / name for name in ("edge", "rows.npz", "answers.npy"))
         edge.mkdir()
-        link_edge_install(edge, package)
+        link_install(edge, package, read_bundle(bundle, trusted))
         write_rows(rows, reference.rows, reference.inputs)
-        command = [sys.executable, "-I", "-S", "-c", _ALONE, str(edge), str(bundle), str(rows), str(answers)]
+        command = [sys.executable, "-I", "-S", "-c", _ALONE, str(edge), str(bundle), str(rows), str(answers), *trusted]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env={}, cwd=temporary)
         if done.returncode:
             reason = (done.stderr.strip() or "it ended without a word").splitlines()[-1]
@@ -180,10 +181,11 @@ DEADLINE = 60  # seconds for the start, and for a response
 def serve_bundle(
     bundle: Path,
     package: Path,  # the folder of the package whose server is started
+    trusted: Sequence[str] = (),  # types of Python that the bundle may hold
 ) -> Iterator[int]:
     """Serve a bundle while the block runs, and give its port; raise `UserError` if the server does not get ready."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SERVE_")}
-    environment |= {name: str(limit) for name, limit in _LIMITS.items()}
+    environment |= {name: str(limit) for name, limit in _LIMITS.items()} | {"SERVE_TRUST": ",".join(trusted)}
     program = [sys.executable, "-c", _SERVE, "serve", "--host", "127.0.0.1", "--port", "0", "--bundle", str(bundle)]
     with (
         tempfile.TemporaryFile() as log,
@@ -317,8 +319,7 @@ def ask_endpoint(reference: Reference, port: int, content_type: str, size: int, 
 
 def endpoint_ways(reference: Reference, port: int) -> dict[str, Way]:
     """Return the ways to send requests to the endpoint, by their name."""
-    count = len(reference.rows)
-    sample = reference.take(np.unique(np.linspace(0, count - 1, min(count, ALONE)).astype(int)))
+    sample = reference.sample(ALONE)
 
     def one_by_one() -> Scores:
         alone = ask_endpoint(sample, port, JSON, 1)
@@ -371,9 +372,9 @@ def _input(path: Path, workspace: Workspace) -> Path:
     return workspace.input(path.parent.name, path.name)
 
 # %% ../../nbs/proof/55_runtimes.ipynb #graph-by-rows
-def predict_by_rows(reference: Reference, graph: bytes) -> Scores:
-    """Return the scores of the graph for one row at a time."""
-    session, values = open_session(graph), feeds(reference.rows, reference.inputs)
+def predict_by_rows(reference: Reference, session: Any) -> Scores:
+    """Return the scores of the session of a model for one row at a time."""
+    values = feeds(reference.rows, reference.inputs)
     outputs, scores = score_outputs(session), []
     for row in range(len(reference.rows)):
         one = {name: column[row : row + 1] for name, column in values.items()}
@@ -391,6 +392,22 @@ def read_stored_predictions(reference: Reference, path: Path) -> Scores:
     columns = [f"model_{code}" for code in range(classes)] if classes > 2 else "model"
     return None, stored[columns].to_numpy()
 
+# %% ../../nbs/proof/55_runtimes.ipynb #model-ways
+def model_ways(reference: Reference, packed: Bundle, types: dict[str, str]) -> dict[str, Way]:
+    """Return the ways to ask the model of a bundle itself: in batches, and row by row, of objects a sample.
+
+    `types` are those of the project that a model of objects holds, which are trusted here.
+    """
+    if MODEL in packed.files:
+        name, few, session = "graph", reference, open_session(packed.files[MODEL])
+    else:
+        name, few = "objects", reference.sample(ALONE)
+        session = open_pipeline(packed.files[OBJECTS], reference.inputs, types, types)
+    return {
+        f"{name}, in batches": (reference, lambda: graph_scores(session, reference.rows, reference.inputs)),
+        f"{name}, row by row": (few, lambda: predict_by_rows(few, session)),
+    }
+
 # %% ../../nbs/proof/55_runtimes.ipynb #source-file
 def find_source_file(workspace: Workspace) -> Path | None:
     """Return the one file of data/ that has every field of the model; None if there is none, or several."""
@@ -406,12 +423,12 @@ def find_source_file(workspace: Workspace) -> Path | None:
     return found[0] if len(found) == 1 else None
 
 
-def score_source(reference: Reference, path: Path, bundle: Path) -> Scores:
+def score_source(reference: Reference, path: Path, bundle: Path, trusted: Sequence[str] = ()) -> Scores:
     """Return the predictions of `predict` for the rows of a file, found by their lines: the first row is line 2."""
     with tempfile.TemporaryDirectory() as temporary:
         scored = Path(temporary) / "scored.parquet"
         try:
-            score_file(bundle, path, scored)
+            score_file(bundle, path, scored, trusted=trusted)
         except RecordsError as error:
             raise UserError(str(error)) from None
         table = pd.read_parquet(scored)
@@ -442,6 +459,17 @@ def compare_ways(ways: dict[str, Way]) -> Iterator[Runtime]:
             found = str(error)
         yield Runtime(name, len(reference.rows), found is None, found)
 
+# %% ../../nbs/proof/55_runtimes.ipynb #endpoint-runtimes
+def compare_endpoint(reference: Reference, bundle: Path, library: Path, trusted: Sequence[str]) -> Iterator[Runtime]:
+    """Yield the verdict on each way to ask the endpoint; none if the library's extra `serve` is not installed."""
+    if find_spec("fastapi") is None:
+        return
+    try:
+        with serve_bundle(bundle, library, trusted) as port:
+            yield from compare_ways(endpoint_ways(reference, port))
+    except UserError as error:
+        yield Runtime("endpoint", 0, False, str(error))
+
 # %% ../../nbs/proof/55_runtimes.ipynb #all-runtimes
 def compare_runtimes(
     workspace: Workspace,
@@ -451,24 +479,22 @@ def compare_runtimes(
     """Yield the verdict on each runtime, one after the other, over every row."""
     library, bundle = library or Path(str(mlops_pkg.__file__)).parent, subject.bundle
     try:
-        reference, graph = predict_reference(workspace, subject), read_bundle(bundle).files[MODEL]
-    except (UserError, BundleError) as error:
+        reference, packed = predict_reference(workspace, subject), read_bundle(bundle)
+        types = json.loads(packed.files[SIGNATURE]).get("types", {})
+        ways, trusted = model_ways(reference, packed, types), tuple(types)
+    except (UserError, BundleError, ValueError) as error:
         yield Runtime("fitted pipeline", 0, False, str(error))
         return
-    ways: dict[str, Callable[[], Scores]] = {
-        "stored predictions": lambda: read_stored_predictions(reference, _input(subject.predictions, workspace)),
-        "graph, in batches": lambda: graph_scores(open_session(graph), reference.rows, reference.inputs),
-        "graph, row by row": lambda: predict_by_rows(reference, graph),
-        "predictor, numpy and onnxruntime alone": lambda: predict_alone(reference, bundle, library),
-    }
-    yield from compare_ways({name: (reference, predict) for name, predict in ways.items()})
+    stored = _input(subject.predictions, workspace)
+    alone = f"predictor, {'numpy and onnxruntime' if MODEL in packed.files else 'its requirements'} alone"
+    yield from compare_ways(
+        {
+            "stored predictions": (reference, lambda: read_stored_predictions(reference, stored)),
+            **ways,
+            alone: (reference, lambda: predict_alone(reference, bundle, library, trusted)),
+        }
+    )
     if path := find_source_file(workspace):
         kept = predict_reference(workspace, replace(subject, rows=subject.kept))
-        yield from compare_ways({f"source file {path.name}": (kept, lambda: score_source(kept, path, bundle))})
-    if find_spec("fastapi") is None:  # the library's extra `serve` is not installed
-        return
-    try:
-        with serve_bundle(bundle, library) as port:
-            yield from compare_ways(endpoint_ways(reference, port))
-    except UserError as error:
-        yield Runtime("endpoint", 0, False, str(error))
+        yield from compare_ways({f"source file {path.name}": (kept, lambda: score_source(kept, path, bundle, trusted))})
+    yield from compare_endpoint(reference, bundle, library, trusted)

@@ -39,6 +39,7 @@ def _progress_bar() -> Iterator[Callable[[int, float], None]]:
 @click.option("--keep", metavar="COLUMN", multiple=True, help="Copy a column of IN to OUT; may be repeated.")
 @click.option("--explain", is_flag=True, help="Write what each field adds to the margin: base, contribution_FIELD.")
 @click.option("--interval", is_flag=True, help="Write what holds the truth for most rows: low and high, or a set.")
+@click.option("--trust", "trusted", metavar="TYPE", multiple=True, help="A type of Python that the bundle may hold.")
 @click.option("--max-reject-share", type=click.FloatRange(0, 1), default=1.0, help="Exit 1 if more are rejected.")
 def predict(source: Path, destination: Path, *, max_reject_share: float, **options: Any) -> None:
     """Predict for a csv, Parquet, Arrow or Excel file, written as the training data was.

@@ -281,6 +281,7 @@ def score_file(
     *,
     processes: int = 1,
     keep: Sequence[str] = (),  # columns of the source that are copied to the output
+    trusted: Sequence[str] = (),  # types of Python that the bundle may hold
     extras: Extras = PLAIN,  # whether to write intervals, and what each field adds to the margin
     progress: Progress | None = None,
 ) -> Tally:
@@ -292,7 +293,7 @@ def score_file(
     """
     source, destination, keep = Path(source), Path(destination), list(dict.fromkeys(map(normalize_name, keep)))
     _check_paths(source, destination)
-    predictor = Predictor(verified := read_bundle(Path(bundle)))
+    predictor = Predictor(verified := read_bundle(Path(bundle), trusted))
     signature, types = predictor.signature, _answer_types(predictor.signature, extras)
     try:
         opened = _open_checked(source, signature, keep, types)

@@ -136,7 +136,7 @@ class Service:
     def __init__(self, settings: Settings, counts: Path, log: Log) -> None:
         """Load the bundle and take over counters in the folder `counts`; raise `BundleError` if it cannot predict."""
         self.settings, self.log = settings, log
-        self.models = Models(settings.bundle, self._on_bundle_event)
+        self.models = Models(settings.bundle, self._on_bundle_event, settings.trust)
         self.counters = Counters(counts, families(self.models.current))
         self.count_predictions = partial(count_predictions, self.counters)
         self.queue = PredictionQueue(self.models, settings.max_waiting, self.count_predictions)

@@ -8,7 +8,7 @@ __all__ = ['Model', 'load_model', 'Models']
 # %% ../../nbs/serving/43_models.ipynb #imports
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,9 +39,9 @@ def _read_json(content: bytes) -> Any:
         return None
 
 
-def load_model(folder: Path) -> Model:
+def load_model(folder: Path, trusted: Sequence[str] = ()) -> Model:
     """Return the bundle of a folder, warmed up; raise `BundleError` if it was changed or cannot predict."""
-    bundle = read_bundle(folder)
+    bundle = read_bundle(folder, trusted)
     try:
         predictor = Predictor(bundle)
     except BundleError as error:
@@ -59,11 +59,11 @@ def load_model(folder: Path) -> Model:
 class Models:
     """The current model of a folder."""
 
-    def __init__(self, folder: Path, on_event: Callable[..., None]) -> None:
+    def __init__(self, folder: Path, on_event: Callable[..., None], trusted: Sequence[str] = ()) -> None:
         """Load the bundle, or raise `BundleError`; `on_event` is called with an event and its facts."""
-        self.folder, self._on_event = folder, on_event
+        self.folder, self._on_event, self._trusted = folder, on_event, trusted
         self._seen = self._stamp()
-        self.current = load_model(folder)
+        self.current = load_model(folder, trusted)
 
     def _stamp(self) -> tuple[tuple[str, int, int, int], ...]:
         """Return what changes when a file of the folder is written or replaced."""
@@ -80,7 +80,7 @@ class Models:
             return False
         self._seen = stamp
         try:
-            model = load_model(self.folder)
+            model = load_model(self.folder, self._trusted)
         except Exception as error:  # whatever is wrong with it, the current model goes on
             reason = str(error) if isinstance(error, (BundleError, OSError)) else repr(error)
             self._on_event("bundle_refused", reason=reason, digest=digest)

@@ -92,6 +92,7 @@ class Settings(BaseModel):
     retry_seconds: int = Field(1, ge=1, le=3600, description="seconds after which a refused client may try again")
     reload_seconds: float = Field(2, ge=0, le=3600, description="seconds between checks for a new bundle; 0 for none")
     shutdown_seconds: float = Field(30, ge=0, le=3600, description="seconds of a shutdown for requests in flight")
+    trust: tuple[str, ...] = Field((), strict=False, description="types of Python that the bundle may hold")
     log: Path | None = Field(None, strict=False, description="file of the log; standard error if not set")
     log_values: bool = Field(False, description="write the values of rejected fields into the log")
     cors: tuple[Origin, ...] = Field((), strict=False, description="origins of other web pages that may send requests")
@@ -122,9 +123,9 @@ _ENV = "SERVE_"
 
 def _from_text(name: str, text: str) -> Any:
     """Return the value of a setting that a variable of the environment holds; its text if that is not valid."""
-    if name in ("keys", "cors"):
+    if name in ("keys", "cors", "trust"):
         parts = [part.strip() for part in text.split(",") if part.strip()]
-        if name == "cors":
+        if name != "keys":
             return parts
         return [dict(zip(("name", "sha256"), part.split(":", 1), strict=False)) for part in parts]
     if Settings.model_fields[name].annotation in (int, float, bool):

@@ -149,7 +149,7 @@ def test_a_label_too_few_is_no_bundle(copied: Path) -> None:
     change_labels(copied, ["Adelie", "Gentoo", "Chinstrap", "Emperor"])
 
     with pytest.raises(
-        BundleError, match=r"output 'answer': expected tensor\(double\) of \['rows', 4\], the graph has"
+        BundleError, match=r"output 'answer': expected tensor\(double\) of \['rows', 4\], the model has"
     ):
         Predictor.load(copied / "artifacts" / "package")
 

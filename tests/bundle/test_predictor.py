@@ -194,8 +194,8 @@ OF_FLOATS = OF_FLOATS.replace("missing = IsNaN(wind)", "read = Cast <to = 11> (w
 @pytest.mark.parametrize(
     ("graph", "said"),
     [
-        (GRAPH.replace("origin", "dest"), "input 'dest': expected none, the graph has tensor"),
-        (OF_FLOATS, "input 'wind': expected tensor(double), the graph has tensor(float)"),
+        (GRAPH.replace("origin", "dest"), "input 'dest': expected none, the model has tensor"),
+        (OF_FLOATS, "input 'wind': expected tensor(double), the model has tensor(float)"),
         (
             GRAPH.replace("string[n]", "string[n, 1]"),
             "input 'origin': expected tensor(string), the graph",
@@ -218,7 +218,7 @@ def test_a_swapped_kind_is_refused(tmp_path: Path) -> None:
     fields = (TOY.fields[0], dataclasses.replace(TOY.fields[1], kind="datetime"), TOY.fields[2])
     folder = write_bundle(tmp_path, signature=dataclasses.replace(TOY, fields=fields))
 
-    with pytest.raises(BundleError, match=r"input 'wind': expected tensor\(int64\), the graph has"):
+    with pytest.raises(BundleError, match=r"input 'wind': expected tensor\(int64\), the model has"):
         Predictor.load(folder)
 
 

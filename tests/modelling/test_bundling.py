@@ -18,7 +18,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import KBinsDiscretizer
 
 from mlops_pkg.bundle.explanation import Explainer
-from mlops_pkg.bundle.manifest import BundleError, verify
+from mlops_pkg.bundle.manifest import MODEL, BundleError, verify
 from mlops_pkg.bundle.predictor import Predictor
 from mlops_pkg.bundle.signature import Signature
 from mlops_pkg.core.params import UserError, load_params, merge, read_yaml
@@ -30,6 +30,7 @@ from mlops_pkg.modelling.models import read_model
 from mlops_pkg.portable.export import Agreement, agreement
 from mlops_pkg.portable.graph import open_session
 from tests.conftest import STAGES
+from tests.toy import seal
 
 
 def bundle_of(root: Path) -> Path:
@@ -223,14 +224,16 @@ def test_the_graph_of_the_bundle_answers_as_the_fitted_pipeline(built: Path) -> 
 @pytest.mark.parametrize("rows", ["test", "live", "damaged", "threshold"])
 def test_a_graph_that_differs_is_not_packed(copy_of_built: Path, monkeypatch: pytest.MonkeyPatch, rows: str) -> None:
     before = {path.name: digest(path) for path in bundle_of(copy_of_built).iterdir()}
-    asked = bundling.compare_graph
+    asked = bundling.compare_model
 
     def one_row_differs(*arguments: Any) -> dict[str, Agreement]:
         return {**asked(*arguments), rows: Agreement(100, 0, 1, 0.25, 17)}
 
-    monkeypatch.setattr("mlops_pkg.pipeline.package.compare_graph", one_row_differs)
+    monkeypatch.setattr("mlops_pkg.pipeline.package.compare_model", one_row_differs)
 
-    with pytest.raises(UserError, match=rf"model\.onnx is not the fitted pipeline: {rows} rows: 1 of 100 .* row 17"):
+    with pytest.raises(
+        UserError, match=rf"the bundle's model is not the fitted pipeline: {rows} rows: 1 of 100 .* row 17"
+    ):
         run_stage("package", Workspace(copy_of_built))
     assert {path.name: digest(path) for path in bundle_of(copy_of_built).iterdir()} == before
 
@@ -246,7 +249,7 @@ def test_a_changed_leaf_of_the_graph_is_noticed(built: Path) -> None:
     values[0] = np.nextafter(values[0], np.inf)  # the baseline, by its last bit
     leaves.t.CopyFrom(numpy_helper.from_array(values, "weights"))
 
-    found = bundling.compare_graph(model, graph.SerializeToString(), frames, params)
+    found = bundling.compare_model(model, {MODEL: graph.SerializeToString()}, frames, params)
 
     assert found["test"].differing > 0
     with pytest.raises(UserError, match="test rows"):
@@ -262,6 +265,47 @@ def test_a_step_that_no_graph_can_express_is_named(copy_of_built: Path) -> None:
         UserError, match=r"step 'smooth' \(sklearn\.KBinsDiscretizer\): not supported; of sklearn: .*Ridge"
     ):
         bundling.make_graph(model, params)
+
+
+def test_a_pipeline_without_a_graph_is_packed_as_python_objects(
+    copy_of_built: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bagging = {"estimator": "sklearn.ensemble.BaggingClassifier", "options": {"n_estimators": 3}}
+    edit_params(copy_of_built, {"train": {"options": None}})
+    edit_params(copy_of_built, {"train": bagging})
+    workspace = Workspace(copy_of_built)
+    run_stage("train", workspace)
+    run_stage("evaluate", workspace)
+    with pytest.raises(UserError, match=r"BaggingClassifier.* package\.runtime: python and, in dvc\.yaml, replace"):
+        run_stage("package", workspace)
+    edit_params(copy_of_built, {"package": {"runtime": "python"}})
+    run_stage("package", workspace)
+
+    folder, trained = bundle_of(copy_of_built), copy_of_built / "artifacts" / "train" / "model.skops"
+    rows = read_table(copy_of_built / "artifacts" / "ingest" / "test.parquet")
+    stored = read_table(copy_of_built / "artifacts" / "evaluate" / "predictions.parquet")
+    predictor = Predictor.load(folder)
+    np.testing.assert_array_equal(predictor.predict(rows).answer, stored.loc[stored["split"] == "test", "model"])
+    with pytest.raises(BundleError, match="no explanation"):
+        predictor.explain(rows.head(1))
+
+    assert (folder / "model.skops").read_bytes() == trained.read_bytes()
+    assert not (folder / MODEL).exists()
+    assert read_json(folder / "signature.json")["runtime"] == "python"
+    assert read_json(folder / "signature.json")["types"] == {}
+    requirements = (folder / "requirements.txt").read_text()
+    assert re.search(r"^scikit-learn==[\d.]+ \\\n    --hash=sha256:\w{64}", requirements, re.MULTILINE)
+    assert "model.skops (with the libraries of requirements.txt)" in (folder / "card.md").read_text()
+    assert re.search(
+        r"model\.skops, as no graph can be made: .*BaggingClassifier.* an emitter", capsys.readouterr().out
+    )
+
+    content = re.sub(r"(?m)^scikit-learn==\S+", "scikit-learn==1.0", requirements)
+    (folder / "requirements.txt").write_text(content)
+    with pytest.raises(
+        BundleError, match=r"requirements\.txt: scikit-learn: 1\.0 is needed, 1\..* is installed; install"
+    ):
+        Predictor.load(seal(folder))
 
 
 def test_a_linear_model_is_packed_too(copy_of_built: Path) -> None:
@@ -428,13 +472,13 @@ def test_contributions_that_do_not_add_up_are_not_packed(built: Path) -> None:
     params = load_params(built / "params.yaml")
     model = read_model(built / "artifacts" / "train" / "model.skops")
     train = read_table(built / "artifacts" / "ingest" / "train.parquet")
-    graph = (bundle_of(built) / "model.onnx").read_bytes()
-    assert bundling.explain_margin(model, graph, train, params) == (bundle_of(built) / "explanation.npz").read_bytes()
+    files = {MODEL: (bundle_of(built) / MODEL).read_bytes()}
+    assert bundling.explain_margin(model, files, train, params) == (bundle_of(built) / "explanation.npz").read_bytes()
     nodes = model[-1]._predictors[3][0].nodes
     nodes["value"][np.flatnonzero(nodes["is_leaf"])] *= -1  # a sign in one tree
 
     with pytest.raises(UserError, match=r"^the contributions of HistGradientBoostingClassifier do not add up"):
-        bundling.explain_margin(model, graph, train, params)
+        bundling.explain_margin(model, files, train, params)
 
 
 def test_a_model_that_is_no_sum_has_an_empty_explanation(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -444,7 +488,7 @@ def test_a_model_that_is_no_sum_has_an_empty_explanation(built: Path, monkeypatc
     monkeypatch.setattr("mlops_pkg.portable.estimators.explain_trees", lambda *_: None)
     graph = bundling.make_graph(model, params)
 
-    content = bundling.explain_margin(model, graph, train, params)
+    content = bundling.explain_margin(model, {MODEL: graph}, train, params)
 
     assert [output.name for output in onnx.load_from_string(graph).graph.output] == ["margin", "answer"]
     with pytest.raises(BundleError, match="no explanation: the model is neither linear nor a sum of trees"):

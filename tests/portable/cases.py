@@ -19,8 +19,9 @@ from sklearn import ensemble, linear_model, neighbors, neural_network, preproces
 from sklearn.pipeline import Pipeline
 from xgboost import XGBClassifier, XGBRegressor
 
-from mlops_pkg.portable.export import REFUSALS, _score_rows, export, feeds, graph_scores
+from mlops_pkg.portable.export import _score_rows, export, feeds, graph_scores
 from mlops_pkg.portable.graph import add_outputs, emit, new_graph, open_session, serialize, stack_columns, type_name
+from mlops_pkg.portable.margins import REFUSALS
 from mlops_pkg.portable.transformers import RoundedCyclicalFeatures
 
 X = [f"x{place}" for place in range(1, 10)]  # numbers of very different size, some missing

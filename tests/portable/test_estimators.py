@@ -24,12 +24,12 @@ from mlops_pkg.portable.export import (
     fuzz_records,
     graph_scores,
     make_threshold_rows,
-    pipeline_scores,
     threshold_agreement,
     thresholds,
     tolerance,
 )
 from mlops_pkg.portable.graph import UnsupportedError, open_session
+from mlops_pkg.portable.margins import pipeline_scores
 from tests.portable.cases import CASES, fitted, records
 
 ESTIMATORS = [name for name, case in CASES.items() if case.is_estimator]

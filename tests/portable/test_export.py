@@ -29,13 +29,13 @@ from mlops_pkg.portable.export import (
     fuzz_records,
     graph_scores,
     make_threshold_rows,
-    pipeline_scores,
     supported,
     threshold_agreement,
     thresholds,
     tolerance,
 )
 from mlops_pkg.portable.graph import NO_TIME, UnsupportedError, open_session
+from mlops_pkg.portable.margins import pipeline_scores
 from mlops_pkg.portable.persistence import dump_model, load_model
 from tests.conftest import ROOT
 from tests.portable.cases import CASES, KINDS, fitted, hard_rows, records

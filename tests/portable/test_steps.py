@@ -21,10 +21,10 @@ from mlops_pkg.portable.export import (
     export,
     fuzz_records,
     graph_scores,
-    pipeline_scores,
     supported,
 )
 from mlops_pkg.portable.graph import UnsupportedError, open_session
+from mlops_pkg.portable.margins import pipeline_scores
 from tests.portable.cases import CASES, KINDS, features_difference, features_session, fitted, last_step, records
 
 STEPS = [name for name, case in CASES.items() if not case.is_estimator]

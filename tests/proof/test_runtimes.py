@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from onnx import numpy_helper
 
-from mlops_pkg.bundle.manifest import MANIFEST, MODEL, manifest_bytes
+from mlops_pkg.bundle.manifest import MANIFEST, MODEL, Bundle, manifest_bytes
 from mlops_pkg.core.params import UserError
 from mlops_pkg.core.workspace import Workspace, read_table, write_table
 from mlops_pkg.proof.runtimes import (
@@ -20,7 +20,7 @@ from mlops_pkg.proof.runtimes import (
     compare_runtimes,
     find_difference,
     find_source_file,
-    link_edge_install,
+    link_install,
     predict_reference,
     read_subject,
     score_source,
@@ -143,7 +143,7 @@ def test_the_clean_environment_holds_nothing_but_what_the_predictor_needs(tmp_pa
 
     edge = tmp_path / "edge"
     edge.mkdir()
-    link_edge_install(edge, Path(mlops_pkg.__file__).parent)
+    link_install(edge, Path(mlops_pkg.__file__).parent, Bundle("", {MODEL: b""}))
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); import mlops_pkg.bundle.predictor, onnxruntime\n"
         "for name in ('pandas', 'sklearn', 'pyarrow', 'click', 'onnx', 'mlops_pkg.core', 'mlops_pkg.pipeline'):\n"
