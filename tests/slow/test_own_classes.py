@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from mlops_pkg.core.params import merge, read_yaml
+from mlops_pkg.core.workspace import read_table
 from tests.conftest import PACKAGE
 from tests.modelling.test_classes import OWN
 from tests.slow.conftest import Project, make_project
@@ -43,9 +44,9 @@ def edit(project: Project, **sections: Any) -> None:
     (project.root / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
 
 
-def declare(project: Project) -> set[str]:
-    """Add to dvc.yaml what `declared` prints, and return its lines."""
-    said = project.run("mlops_pkg", "declared", *STAGES, check=False).stdout
+def declare(project: Project, *stages: str) -> set[str]:
+    """Add to dvc.yaml what `declared` prints for stages, and return its lines."""
+    said = project.run("mlops_pkg", "declared", *stages, check=False).stdout
     path, added = project.root / "dvc.yaml", set()
     content = yaml.safe_load(path.read_text())
     for stage, lines in re.findall(r"^(\w+): uses .*\n((?:  [+-] .*\n)*)", said, re.MULTILINE):
@@ -88,7 +89,7 @@ def test_sync_and_declared_tell_what_dvc_yaml_lacks_and_then_rebuild_is_green(pr
     before = project.run("mlops_pkg", "sync", check=False).stdout
     project.repro("evaluate")
     red = project.run("mlops_pkg", "rebuild", "train", check=False).stdout
-    added = declare(project)
+    added = declare(project, *STAGES)
     project.repro("evaluate")
     green = project.run("mlops_pkg", "rebuild", *STAGES)
     after = project.run("mlops_pkg", "sync", check=False).stdout
@@ -101,6 +102,44 @@ def test_sync_and_declared_tell_what_dvc_yaml_lacks_and_then_rebuild_is_green(pr
     assert "evaluate: params: features.steps" in added
     assert not any(f"dvc.yaml: {stage}: add the dep {MODULE}" in after for stage in STAGES)
     assert "what dvc.yaml declares makes the same bytes again" in green.stdout
+
+
+def test_a_model_without_a_graph_is_packed_as_objects_and_proven(project: Project) -> None:
+    refused = project.run("dvc", "repro", "package", check=False).stderr
+    edit(project, package={"runtime": "python"})
+    path = project.root / "dvc.yaml"
+    lines = path.read_text().splitlines(keepends=True)
+    place = next(number for number, line in enumerate(lines) if line.strip() == "- artifacts/package/model.onnx")
+    lines[place : place + 1] = [
+        lines[place].replace("model.onnx", name) for name in ("model.skops", "requirements.txt")
+    ]
+    path.write_text("".join(lines))
+    declare(project, "package")
+    project.repro("package")
+    project.run("mlops_pkg", "research")
+    parity = project.run("mlops_pkg", "parity", check=False).stdout
+    rebuild = project.run("mlops_pkg", "rebuild", "package", check=False).stdout
+
+    assert "replace artifacts/package/model.onnx by model.skops and requirements.txt" in refused
+    assert re.search(r"objects, in batches +[\d,]+ +green", parity), parity
+    assert re.search(r"objects, row by row +500 +green", parity), parity
+    assert re.search(r"predictor, its requirements alone +[\d,]+ +green", parity), parity
+    assert re.search(r"endpoint, Arrow +[\d,]+ +green", parity), parity
+    assert "research equals production" in parity
+    assert "makes the same bytes again" in rebuild, rebuild
+
+
+def test_a_bundle_of_objects_is_read_by_who_trusts_its_types(project: Project) -> None:
+    read_table(project.root / "artifacts" / "ingest" / "test.parquet").head(50).to_parquet(project.root / "in.parquet")
+    trust = [part for name in ("ClipToSeen", "Frequent") for part in ("--trust", f"{PACKAGE}.own.{name}")]
+
+    refused = project.run("mlops_pkg", "predict", "in.parquet", "out.csv", check=False)
+    read = project.run("mlops_pkg", "predict", "in.parquet", "out.csv", *trust, "--processes", "2")
+
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(f"model.skops: it holds types that are not trusted: {PACKAGE}.own.ClipToSeen, ")
+    assert refused.stderr.count("\n") == 1
+    assert read.stdout == "50 rows: 50 answered, 0 rejected\n"
 
 
 def test_an_estimator_that_is_random_without_the_seed_is_red_by_the_name_of_its_file(project: Project) -> None:
