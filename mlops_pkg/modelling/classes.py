@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from importlib import import_module
 from typing import Any
 
-from ..core.params import BaseParams, UserError, nearest
+from ..core.params import BaseParams, UserError, dotted_key, nearest
 from .sections import EstimatorSettings, FeatureSteps, SearchSettings
 
 # %% ../../nbs/modelling/20b_classes.ipynb #import-class
@@ -63,7 +63,7 @@ def check_options(kind: type[Any], options: Iterable[str], place: str) -> None:
 
 # %% ../../nbs/modelling/20b_classes.ipynb #own-classes
 def own_paths(params: BaseParams) -> dict[str, str]:
-    """Return the import paths that the steps and the estimator of params.yaml hold, by the key that holds each."""
+    """Return the import paths of classes that params.yaml names, by the key that holds each."""
     found = {}
     for name, field in type(params).model_fields.items():
         kind = field.annotation
@@ -73,7 +73,9 @@ def own_paths(params: BaseParams) -> dict[str, str]:
         elif isinstance(kind, type) and issubclass(kind, EstimatorSettings):
             found[f"{name}.estimator"] = getattr(params, name).estimator
         elif isinstance(kind, type) and issubclass(kind, SearchSettings):
-            found |= {f"{name}.space": path for path in getattr(params, name).space}
+            search = getattr(params, name)
+            found |= {dotted_key(f"{name}.space", path): path for path in search.space}
+            found |= {f"{name}.first[{number}].estimator": one.estimator for number, one in enumerate(search.first)}
     return {key: path for key, path in found.items() if "." in path}
 
 

@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['ENOUGH', 'LIBRARIES', 'fold_rows', 'Fold', 'make_folds', 'Trial', 'more_is_better', 'best_of', 'make_study',
-           'grid_points', 'propose', 'is_hopeless', 'check_space', 'try_settings', 'inputs_of', 'Journal',
-           'open_journal', 'run_search', 'trials_table', 'importance_table', 'parallel_table', 'write_search']
+           'first_points', 'grid_points', 'propose', 'is_hopeless', 'check_space', 'try_settings', 'inputs_of',
+           'Journal', 'open_journal', 'run_search', 'trials_table', 'importance_table', 'parallel_table',
+           'write_search']
 
 # %% ../../nbs/modelling/25_search.ipynb #imports
 import math
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -143,6 +145,20 @@ def _draw(trial: optuna.Trial, name: str, choices: Any) -> Any:
     return min(max(float(f"{drawn:.6g}"), choices.low), choices.high)
 
 
+def _lies_in(choices: Any, value: Any) -> bool:
+    """Return whether the sampler might draw this value of an option."""
+    if isinstance(choices, tuple):
+        return value in choices
+    return isinstance(value, int if choices.is_whole else int | float) and choices.low <= value <= choices.high
+
+
+def _is_in_space(trial: Trial, settings: SearchSettings) -> bool:
+    """Return whether the sampler might propose the settings of a trial."""
+    space = settings.space.get(trial.estimator, {})
+    is_complete = trial.estimator in settings.space and trial.options.keys() == space.keys()
+    return is_complete and all(_lies_in(space[name], value) for name, value in trial.options.items())
+
+
 def _to_drawn(choices: Any, value: Any) -> Any:
     """Return what was drawn for the value of an option."""
     return choices.index(value) if isinstance(choices, tuple) else value
@@ -174,15 +190,15 @@ class _TreeSampler(optuna.samplers.TPESampler):
 
 # %% ../../nbs/modelling/25_search.ipynb #make-study
 def make_study(trials: Sequence[Trial], settings: SearchSettings, seed: int = 0) -> optuna.Study:
-    """Return a study in memory that holds the trials."""
+    """Return a study in memory that holds the trials whose settings lie in the space."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler = (_TreeSampler if settings.sampler == "tpe" else optuna.samplers.RandomSampler)(seed=seed)
     study = optuna.create_study(direction="maximize" if more_is_better(settings) else "minimize", sampler=sampler)
     names = CategoricalDistribution(list(settings.space))
-    for trial in trials:
-        options = settings.space[trial.estimator]
-        drawn = {f"{trial.estimator}.{name}": _to_drawn(options[name], value) for name, value in trial.options.items()}
-        kinds = {f"{trial.estimator}.{name}": _distribution(options[name]) for name in trial.options}
+    for trial in (trial for trial in trials if _is_in_space(trial, settings)):
+        options = settings.space[trial.estimator].items()
+        drawn = {f"{trial.estimator}.{name}": _to_drawn(some, trial.options[name]) for name, some in options}
+        kinds = {f"{trial.estimator}.{name}": _distribution(some) for name, some in options}
         means = {step: float(np.mean(trial.scores[: step + 1])) for step in range(len(trial.scores))}
         ended = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}[trial.state]
         study.add_trial(
@@ -197,8 +213,13 @@ def make_study(trials: Sequence[Trial], settings: SearchSettings, seed: int = 0)
     return study
 
 # %% ../../nbs/modelling/25_search.ipynb #propose
+def first_points(settings: SearchSettings) -> list[tuple[str, dict[str, Any]]]:
+    """Return the estimators and options that params.yaml says to try first."""
+    return [(point.estimator, point.options) for point in settings.first]
+
+
 def grid_points(settings: SearchSettings) -> list[tuple[str, dict[str, Any]]]:
-    """Return every point of a space that lists choices alone; raise `UserError` for a range, or more than `trials`."""
+    """Return the first points, then the others of a space of choices; raise `UserError` for a range, or few trials."""
     points: list[tuple[str, dict[str, Any]]] = []
     for name, options in settings.space.items():
         for option, choices in options.items():
@@ -206,6 +227,8 @@ def grid_points(settings: SearchSettings) -> list[tuple[str, dict[str, Any]]]:
                 place = dotted_key(settings.dotted("space"), name, option)
                 raise UserError(f"params.yaml: {place}: a grid has no ranges; list the values, or take another sampler")
         points += [(name, dict(zip(options, values, strict=True))) for values in product(*options.values())]
+    first = first_points(settings)
+    points = [*first, *(point for point in points if point not in first)]
     if len(points) > settings.trials:
         place = f"{settings.dotted('trials')} = {settings.trials}"
         raise UserError(f"params.yaml: {place}: the grid has {len(points)} points; raise it, or list fewer values")
@@ -216,6 +239,8 @@ def propose(trials: Sequence[Trial], params: BaseParams, settings: SearchSetting
     """Return the estimator and the options to try after these trials: a function of them, the seed and the space."""
     if settings.sampler == "grid":
         return grid_points(settings)[len(trials)]
+    if len(trials) < len(settings.first):
+        return first_points(settings)[len(trials)]
     [seed] = np.random.SeedSequence([params.seed, len(trials)]).generate_state(1)
     trial = make_study(trials, settings, int(seed)).ask()
     name = str(trial.suggest_categorical("estimator", list(settings.space)))
@@ -235,36 +260,41 @@ def is_hopeless(scores: Sequence[float], trials: Sequence[Trial], settings: Sear
     return bool(mean < median if more_is_better(settings) else mean > median)
 
 # %% ../../nbs/modelling/25_search.ipynb #check-space
-def _in_the_space(error: UserError, name: str, model: EstimatorSettings, settings: SearchSettings) -> UserError:
-    """Return the error of an estimator with the key of the space instead of that of `train`."""
-    place = dotted_key(settings.dotted("space"), name)
-    text = str(error).replace(f"{model.dotted('estimator')} = {name}", place)
-    return UserError(text.replace(model.dotted("options"), place))
+@contextmanager
+def _named_in_search(
+    name: str, number: int | None, model: EstimatorSettings, settings: SearchSettings
+) -> Iterator[None]:
+    """Raise the error of an estimator with the key of the space, or of a first point, instead of that of `train`."""
+    try:
+        yield
+    except UserError as error:
+        key = options = dotted_key(settings.dotted("space"), name)
+        if number is not None:
+            place = dotted_key(settings.dotted("first"), number)
+            key, options = f"{place}.estimator = {name}", f"{place}.options"
+        text = str(error).replace(f"{model.dotted('estimator')} = {name}", key)
+        raise UserError(text.replace(model.dotted("options"), options)) from None
 
 
 def check_space(params: BaseParams, model: EstimatorSettings, settings: SearchSettings) -> None:
-    """Raise `UserError` for an unknown class or option in the space, or a grid that is none."""
+    """Raise `UserError` for an unknown class or option in the space or the first points, or a grid that is none."""
     if settings.sampler == "grid":
         grid_points(settings)
-    for name, options in settings.space.items():
-        some = {
-            option: choices.low if isinstance(choices, Range) else choices[0] for option, choices in options.items()
-        }
-        try:
-            make_estimator(name, params, model.model_copy(update={"estimator": name, "options": some}))
-        except UserError as error:
-            raise _in_the_space(error, name, model, settings) from None
+    points: list[tuple[int | None, str, dict[str, Any]]] = [
+        (number, *point) for number, point in enumerate(first_points(settings))
+    ]
+    for name, space in settings.space.items():
+        some = {option: choices.low if isinstance(choices, Range) else choices[0] for option, choices in space.items()}
+        points.append((None, name, some))
+    for number, name, options in points:
+        with _named_in_search(name, number, model, settings):
+            make_estimator(name, params, model.model_copy(update={"estimator": name, "options": options}))
 
 # %% ../../nbs/modelling/25_search.ipynb #try-settings
-def _score_fold(
-    fold: Fold, name: str, candidate: EstimatorSettings, params: BaseParams, *, settings: SearchSettings
-) -> float:
+def _score_fold(fold: Fold, params: BaseParams, candidate: EstimatorSettings, metric: str) -> float:
     """Return the score of an estimator on a fold."""
-    try:
-        fitted = fit_estimator(name, params, candidate, fold.X, fold.y)
-    except UserError as error:
-        raise _in_the_space(error, name, candidate, settings) from None
-    return score(fold.y_scored, predict(fitted, fold.X_scored, params.task), params.task)[settings.metric]
+    fitted = fit_estimator(candidate.estimator, params, candidate, fold.X, fold.y)
+    return score(fold.y_scored, predict(fitted, fold.X_scored, params.task), params.task)[metric]
 
 
 def try_settings(
@@ -284,11 +314,13 @@ def try_settings(
     candidate = model.model_copy(update={"estimator": name, "options": options})
     known = next((trial.scores for trial in trials if (trial.estimator, trial.options) == point), [])
     scores: list[float] = []
+    place = len(trials) if len(trials) < len(settings.first) else None
     for number, fold in enumerate(folds):
         if number < len(known):
             scores.append(known[number])
         else:
-            scores.append(_score_fold(fold, name, candidate, params, settings=settings))
+            with _named_in_search(name, place, candidate, settings):
+                scores.append(_score_fold(fold, params, candidate, settings.metric))
         if settings.prune and len(scores) < len(folds) and is_hopeless(scores, trials, settings):
             return Trial(name, options, scores, "pruned")
     return Trial(name, options, scores, "complete")
@@ -375,7 +407,8 @@ def trials_table(trials: Sequence[Trial], settings: SearchSettings) -> pd.DataFr
         row |= {"best": best.value if best else None}
         row |= {f"fold_{place}": value for place, value in enumerate(trial.scores, start=1)}
         rows.append(row | {f"{trial.estimator}.{name}": value for name, value in trial.options.items()})
-    options = [f"{name}.{option}" for name, choices in settings.space.items() for option in choices]
+    points = [*settings.space.items(), *first_points(settings)]
+    options = list(dict.fromkeys(f"{name}.{option}" for name, choices in points for option in choices))
     columns = ["number", "estimator", "state", "value", "best"]
     columns += [f"fold_{place}" for place in range(1, settings.folds + 1)]
     return pd.DataFrame(rows, dtype="object").reindex(columns=columns + options)
@@ -389,10 +422,13 @@ def _is_varied(choices: Any) -> bool:
 def importance_table(trials: Sequence[Trial], settings: SearchSettings) -> pd.DataFrame:
     """Return the share of each option in what decides the score, the greatest first; no row for too few trials."""
     try:
-        found = optuna.importance.get_param_importances(make_study(trials, settings))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of a branch of the space with few trials
+            found = optuna.importance.get_param_importances(make_study(trials, settings))
     except (RuntimeError, ValueError):  # fewer than two complete trials, or nothing varied
         found = {}
-    fixed = {
+    fixed = {"estimator"} if len(settings.space) == 1 else set()
+    fixed |= {
         f"{name}.{option}"
         for name, options in settings.space.items()
         for option, choices in options.items()
@@ -413,23 +449,25 @@ def _position(choices: Any, value: Any) -> float:
 
 
 def parallel_table(trials: Sequence[Trial], settings: SearchSettings) -> pd.DataFrame:
-    """Return the position of each complete trial on each axis: the estimator, each option, and the score."""
+    """Return the position of each complete trial on each axis: estimator, options within their ranges, score."""
     complete = [(number, trial) for number, trial in enumerate(trials) if trial.state == "complete"]
     values = [trial.value or 0.0 for _, trial in complete]
     low, width = min(values, default=0.0), max(values, default=0.0) - min(values, default=0.0) or 1.0
     rows = []
     for (number, trial), value in zip(complete, values, strict=True):
-        options, names = settings.space[trial.estimator], tuple(settings.space)
-        varied = {name: choices for name, choices in options.items() if _is_varied(choices)}
-        axes: dict[str, tuple[Any, float]] = (
-            {"estimator": (trial.estimator, _position(names, trial.estimator))} if len(names) > 1 else {}
-        )
-        axes |= {
-            f"{trial.estimator}.{name}": (trial.options[name], _position(choices, trial.options[name]))
-            for name, choices in varied.items()
+        lines: dict[str, tuple[Any, Any]] = {"estimator": (tuple(settings.space), trial.estimator)}
+        for name, choices in settings.space.get(trial.estimator, {}).items():
+            lines[f"{trial.estimator}.{name}"] = (choices, trial.options.get(name))
+        axes: dict[str, tuple[Any, float]] = {
+            axis: (shown, _position(choices, shown))
+            for axis, (choices, shown) in lines.items()
+            if _is_varied(choices) and _lies_in(choices, shown)
         }
         axes[settings.metric] = (value, (value - low) / width)
         rows += [(number, axis, str(shown), round(place, 4), value) for axis, (shown, place) in axes.items()]
+    options = [f"{name}.{option}" for name, choices in settings.space.items() for option in choices]
+    order = ["estimator", *options, settings.metric]
+    rows.sort(key=lambda row: order.index(row[1]))
     return pd.DataFrame(rows, columns=["number", "axis", "value", "position", "score"])
 
 # %% ../../nbs/modelling/25_search.ipynb #write-search

@@ -198,6 +198,87 @@ def test_a_grid_is_every_point_once() -> None:
     assert len(points) == 2 * 2 + 2
 
 
+# The first trials
+
+PRESENT = {"estimator": "random_forest", "options": {"max_depth": 4, "criterion": "entropy", "n_estimators": 5}}
+OUTSIDE = {"estimator": "random_forest", "options": {"max_depth": 12, "min_samples_leaf": 3}}
+OTHER = {"estimator": "hist_gradient_boosting", "options": {"max_iter": 5}}
+
+
+def points(trials: list[Trial]) -> list[dict[str, Any]]:
+    return [{"estimator": trial.estimator, "options": trial.options} for trial in trials]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_the_given_settings_are_tried_first_and_never_lost_to_worse_ones(sampler: str, tmp_path: Path) -> None:
+    params = load(search={"first": [PRESENT, OUTSIDE, OTHER], "sampler": sampler})
+
+    trials = run(params)
+
+    assert points(trials[:3]) == [PRESENT, OUTSIDE, OTHER]
+    assert {trial.state for trial in trials[:3]} == {"complete"}
+    assert len(trials) == params.search.trials
+    best = search.best_of(trials, params.search)
+    assert best is not None
+    assert (best.value or 0.0) >= max(trial.value or 0.0 for trial in trials[:3])
+    journal = Journal(tmp_path / "journal", {})
+    journal.write(trials[:2])
+    assert run(params, journal) == trials
+
+
+def test_the_sampler_learns_from_those_in_the_space_and_never_hears_of_the_others() -> None:
+    settings = load(search={"first": [PRESENT, OUTSIDE, OTHER]}).search
+    first = [Trial(*point, [0.6, 0.7], "complete") for point in search.first_points(settings)]
+
+    [known] = search.make_study(first, settings).trials
+
+    drawn = {"random_forest.max_depth": 4, "random_forest.criterion": 1, "random_forest.n_estimators": 0}
+    assert known.params == {"estimator": "random_forest", **drawn}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_depth": 10, "criterion": "gini", "n_estimators": 5},
+        {"max_depth": 4.0, "criterion": "gini", "n_estimators": 5},
+        {"max_depth": None, "criterion": "gini", "n_estimators": 5},
+        {"max_depth": 4, "criterion": "log_loss", "n_estimators": 5},
+        {"max_depth": 4, "criterion": "gini"},
+        {"max_depth": 4, "criterion": "gini", "n_estimators": 5, "bootstrap": False},
+    ],
+)
+def test_settings_of_a_value_or_an_option_that_the_space_lacks_are_not_in_the_study(options: dict[str, Any]) -> None:
+    trial = Trial("random_forest", options, [0.6], "complete")
+
+    assert search.make_study([trial], load().search).trials == []
+
+
+def test_settings_outside_the_space_can_be_chosen_and_are_in_the_tables(tmp_path: Path) -> None:
+    params = load(search={"first": [OUTSIDE]})
+    trials = [Trial(*search.first_points(params.search)[0], [0.9, 0.9, 0.9], "complete"), *run(load())[:4]]
+
+    search.write_search(Workspace(tmp_path), "search", trials, params.search)
+
+    folder = tmp_path / "artifacts" / "search"
+    chosen, table = read_json(folder / "chosen.json"), pd.read_csv(folder / "trials.csv")
+    assert (chosen["trial"], chosen["options"]) == (0, OUTSIDE["options"])
+    assert table.loc[0, ["random_forest.max_depth", "random_forest.min_samples_leaf"]].tolist() == [12, 3]
+    parallel = pd.read_csv(folder / "parallel.csv")
+    assert parallel.loc[parallel["number"] == 0, "axis"].tolist() == ["estimator", "roc_auc"]
+    assert parallel["position"].between(0, 1).all()
+
+
+def test_a_grid_begins_with_the_first_points_and_tries_none_twice() -> None:
+    space = {"random_forest": {"max_depth": [2, 3], "criterion": ["gini", "entropy"]}}
+    first = [{"estimator": "random_forest", "options": {"max_depth": 3, "criterion": "gini"}}, OTHER]
+    settings = Search(**{**SETTINGS, "space": space, "sampler": "grid", "first": first})
+
+    trials = run(load().model_copy(update={"search": settings}))
+
+    assert points(trials[:2]) == first
+    assert len({str(point) for point in points(trials)}) == len(trials) == 2 * 2 + 1
+
+
 # Pruning
 
 
@@ -364,6 +445,14 @@ def test_a_point_that_was_tried_is_not_fitted_again(monkeypatch: pytest.MonkeyPa
         ({"metric": "rmse"}, "search.metric: 'rmse' is no metric of this classification"),
         ({"sampler": "bayes"}, "search.sampler = \"bayes\": input should be 'tpe', 'random' or 'grid'"),
         ({"trials": 0}, "search.trials = 0: input should be greater than or equal to 1"),
+        (
+            {"first": [{"estimator": "random_forst"}]},
+            'search.first[0].estimator = "random_forst": no such estimator; did',
+        ),
+        ({"first": [PRESENT, {"options": {}}]}, "search.first[1].estimator: missing"),
+        ({"first": [PRESENT, {"estimator": "svm"}]}, "search.first[1].estimator: svm gives no probabilities"),
+        ({"first": [{**PRESENT, "values": {}}]}, "search.first[0].values: unknown key"),
+        ({"first": [PRESENT] * 3, "trials": 2}, "search.trials: 2 is less than the points of first: raise it"),
     ],
 )
 def test_a_mistake_in_the_section_is_one_line(overrides: dict[str, Any], line: str) -> None:
@@ -396,6 +485,18 @@ def test_a_mistake_in_the_section_is_one_line(overrides: dict[str, Any], line: s
         (
             {"space": {"random_forest": {"max_depth": [-3, -4]}}, "trials": 2},
             "search.space.random_forest.max_depth = -",
+        ),
+        (
+            {"first": [PRESENT, {"estimator": "random_forest", "options": {"max_dept": 3}}]},
+            "search.first[1].options.max_dept: RandomForestClassifier has no such option; did you mean 'max_depth'?",
+        ),
+        (
+            {"first": [{"estimator": "sklearn.ensemble.BagingClassifier"}]},
+            "search.first[0].estimator = sklearn.ensemble.BagingClassifier: sklearn.ensemble has no class",
+        ),
+        (
+            {"first": [{"estimator": "random_forest", "options": {"max_depth": -3}}], "trials": 1},
+            "search.first[0].options.max_depth = -3: must be",
         ),
     ],
 )
