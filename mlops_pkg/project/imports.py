@@ -76,14 +76,14 @@ def reads_of(tree: ast.AST) -> set[str]:
 
 # %% ../../nbs/project/28_imports.ipynb #named-modules
 FEATURES = "mlops_pkg.modelling.features"
-LOADERS = {FEATURES, "mlops_pkg.modelling.estimators", "mlops_pkg.modelling.models"}  # they make or load models
+LOADERS = {FEATURES, *(f"mlops_pkg.modelling.{name}" for name in ("estimators", "models", "search"))}  # of models
 
 
 def named_modules(values: Any, root: Path) -> set[Path]:
-    """Return the modules of the project whose classes the values of params.yaml name by their import path."""
+    """Return the modules of the project whose classes values or keys of params.yaml name by their import path."""
     if isinstance(values, str):
         return module_files([values.rpartition(".")[0]], root) if re.fullmatch(r"\w+(\.\w+)+", values) else set()
-    parts = values.values() if isinstance(values, Mapping) else values if isinstance(values, list) else ()
+    parts = [*values, *values.values()] if isinstance(values, Mapping) else values if isinstance(values, list) else ()
     return set[Path]().union(*(named_modules(part, root) for part in parts))
 
 

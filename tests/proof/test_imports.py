@@ -45,8 +45,12 @@ def test_reads_are_those_that_are_written_out(code: str, read: set[str]) -> None
 OWN = {
     "features": {"steps": [{"use": "OneHotEncoder"}, {"use": "shed.own.ClipToSeen"}]},
     "train": {"estimator": "shed.guess.Frequent", "options": {"note": "a shed. An own.one/"}},
+    "search": {"space": {"shed.tree.Tree": {}}, "first": [{"estimator": "shed.first.Tree"}]},
     "data": {"source": {"package": "shed.missing.Class"}},
 }
+
+
+ALL = {f"shed/{name}.py" for name in ("own", "helper", "guess", "tree", "first")}
 
 
 @pytest.fixture
@@ -58,11 +62,14 @@ def shed(tmp_path: Path) -> Path:
     for name, code in {
         "own": "from shed.helper import x\n",
         "guess": "",
+        "tree": "",
+        "first": "",
         "helper": "",
         "pipeline/params": "",
         "pipeline/ingest": "from mlops_pkg.core.splits import write\n",
         "pipeline/features": "from mlops_pkg.modelling.features import transform\n",
         "pipeline/evaluate": "from mlops_pkg.modelling.models import read_model\n",
+        "pipeline/search": "from mlops_pkg.modelling.search import run_search\n",
     }.items():
         (tmp_path / "shed" / f"{name}.py").write_text(code)
     return tmp_path
@@ -73,14 +80,15 @@ def shed(tmp_path: Path) -> Path:
     [
         ("ingest", set()),
         ("features", {"shed/own.py", "shed/helper.py"}),
-        ("evaluate", {"shed/own.py", "shed/helper.py", "shed/guess.py"}),
-        ("parity", {"shed/own.py", "shed/helper.py", "shed/guess.py"}),
+        ("evaluate", ALL),
+        ("search", ALL),
+        ("parity", ALL),
     ],
 )
 def test_a_module_that_params_yaml_names_belongs_to_each_stage_that_loads_models(
     shed: Path, stage: str, own: set[str]
 ) -> None:
-    needs = needs_of(stage, ["ingest", "features", "evaluate"], shed)
+    needs = needs_of(stage, ["ingest", "features", "search", "evaluate"], shed)
 
     assert needs is not None
     assert {name for name in needs[0] if "pipeline" not in name} == own
@@ -89,4 +97,9 @@ def test_a_module_that_params_yaml_names_belongs_to_each_stage_that_loads_models
 
 
 def test_names_of_classes_are_those_of_modules_in_the_project(shed: Path) -> None:
-    assert {path.name for path in named_modules(OWN, shed)} == {"own.py", "guess.py"}
+    assert {path.name for path in named_modules(OWN, shed)} == {
+        "own.py",
+        "guess.py",
+        "tree.py",
+        "first.py",
+    }
