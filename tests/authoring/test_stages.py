@@ -109,6 +109,39 @@ def test_its_removal_leaves_no_trace(stages: Path) -> None:
     assert not (stages / "artifacts" / "bands").exists()
 
 
+def test_a_search_begins_with_the_present_settings_and_its_removal_puts_them_back(stages: Path) -> None:
+    before = contents(stages, *SIDES) | {name: (stages / name).read_bytes() for name in ("README.md", "dvc.yaml")}
+    values = yaml.safe_load((stages / "params.yaml").read_text())
+    present = {name: values["train"][name] for name in ("estimator", "options")}
+
+    add_stage(stages, "search", "features")
+    added = yaml.safe_load((stages / "params.yaml").read_text())
+    plots = yaml.safe_load((stages / "dvc.yaml").read_text())["stages"]["search"]["plots"]
+    templates = {options["template"] for plot in plots for options in plot.values()}
+    assert {path.stem for path in (stages / ".dvc" / "plots").iterdir()} >= templates
+    remove_stage(stages, "search", force=True)
+
+    assert added["search"]["first"] == [present]
+    assert "options" not in added["train"]
+    after = contents(stages, *SIDES) | {name: (stages / name).read_bytes() for name in ("README.md", "dvc.yaml")}
+    assert after == before
+    assert yaml.safe_load((stages / "params.yaml").read_text()) == values
+    assert not (stages / ".dvc" / "plots" / "history.json").exists()
+
+
+def test_a_search_stays_where_nothing_could_take_its_place(stages: Path) -> None:
+    add_stage(stages, "search", "features")
+    params = stages / "params.yaml"
+    params.write_text(re.sub(r"(?m)^  first: .*\n", "", params.read_text()))
+
+    told = said_by(lambda: remove_stage(stages, "search", force=True))
+    params.write_text(params.read_text().replace("  estimator: search ", "  estimator: linear "))
+    remove_stage(stages, "search", force=True)
+
+    assert told == "search is still used: params.yaml: train.estimator = search; name an estimator instead"
+    assert yaml.safe_load(params.read_text())["train"]["estimator"] == "linear"
+
+
 def test_a_stage_that_others_read_stays_and_its_readers_are_named(stages: Path) -> None:
     before = contents(stages)
 

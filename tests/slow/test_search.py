@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pandas import read_csv
 
 from mlops_pkg.core.params import read_yaml
 from mlops_pkg.core.workspace import read_json
@@ -34,7 +35,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project.run("mlops_pkg", "add", "stage", "search", "--after", "features")
     values = read_yaml(project.root / "params.yaml")
     assert values["train"]["estimator"] == "search", "the command says who takes the chosen settings"
-    values["search"] = SEARCH
+    values["search"] = {**SEARCH, "first": values["search"]["first"]}
     (project.root / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     project.repro("package")
     return project
@@ -53,6 +54,9 @@ def test_the_chosen_settings_are_trained_and_named_by_the_bundle(searched: Proje
     assert read_json(artifacts / "package" / "metrics.json")["estimator"] == chosen["estimator"]
     assert f"Estimator: {chosen['estimator']}." in (artifacts / "package" / "card.md").read_text()
     assert not (searched.root / JOURNAL).exists()
+    first = read_csv(artifacts / "search" / "trials.csv").iloc[0]
+    assert (first["estimator"], first["state"]) == ("hist_gradient_boosting", "complete"), "the present settings"
+    assert chosen["value"] >= first["value"]
 
 
 def test_it_is_made_again_from_what_it_declares_and_nothing_is_declared_in_vain(searched: Project) -> None:
