@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ClassName', 'ESTIMATORS', 'SCALED', 'ROUNDED', 'Options', 'ClassWeight', 'SEARCH', 'Choices', 'METRICS', 'Space',
-           'Step', 'FeatureSteps', 'EstimatorSettings', 'Range', 'SearchSettings', 'EvaluationSettings',
+           'Step', 'FeatureSteps', 'EstimatorSettings', 'Range', 'Point', 'SearchSettings', 'EvaluationSettings',
            'BundleSettings']
 
 # %% ../../nbs/modelling/20_sections.ipynb #imports
@@ -195,15 +195,25 @@ def _unfit_split(name: str | None, params: BaseParams) -> str:
         return "a regression has no classes: take random"
     return ""
 
-# %% ../../nbs/modelling/20_sections.ipynb #search-settings
+# %% ../../nbs/modelling/20_sections.ipynb #search-point
 _Varied = Annotated[dict[str, Choices], BeforeValidator(lambda options: {} if options is None else options)]
 Space = dict[Annotated[ClassName, AfterValidator(_check_estimator)], _Varied]
 
 
+class Point(Section):
+    """An estimator with its options."""
+
+    estimator: Annotated[ClassName, AfterValidator(_check_estimator)] = Field(description="as in the space")
+    options: Options = Field(default={}, description="its options, each with one value; null: none")
+
+# %% ../../nbs/modelling/20_sections.ipynb #search-settings
 class SearchSettings(Section):
     """A search for an estimator and its options by cross-validation within the training rows."""
 
     space: Space = Field({}, validate_default=True, description="options to vary, by estimator")
+    first: tuple[Point, ...] = Field(
+        (), strict=False, max_length=100, description="settings tried before any are drawn; they count as trials"
+    )
     trials: int = Field(ge=1, le=10_000, description="how many settings are tried")
     sampler: Literal["tpe", "random", "grid"] = Field("tpe", description="how settings are drawn")
     metric: str = Field(description="score of a trial, the mean over the folds; its name says which way is better")
@@ -223,9 +233,13 @@ class SearchSettings(Section):
 
     def check_against(self, params: BaseParams) -> None:
         """Check that the estimators, the metric and the folds suit the task and the split."""
-        for name in self.space:
+        places = {f"space.{name}": name for name in self.space}
+        places |= {f"first[{number}].estimator": point.estimator for number, point in enumerate(self.first)}
+        for place, name in places.items():
             if reason := _unsuited(name, params.task):
-                raise rule_error(f"{self.place}.space.{name}: {reason}; remove it, or set task")
+                raise rule_error(f"{self.place}.{place}: {reason}; remove it, or set task")
+        if len(self.first) > self.trials:
+            raise rule_error(f"{self.place}.trials: {self.trials} is less than the points of first: raise it")
         metrics = [name for name in METRICS[params.task] if len(params.labels) < 3 or name != "pr_auc"]
         if self.metric not in metrics:
             reason = f"'{self.metric}' is no metric of this {params.task}"
