@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PLAIN', 'DAMAGED', 'ISO', 'ZONED', 'ALL_ISO', 'EXCEL', 'WITH_ZONE', 'FileFormat', 'normalize_name', 'name_columns',
-           'explain_repeated', 'ArchiveError', 'decompress', 'number_pattern', 'read_times']
+           'explain_repeated', 'ArchiveError', 'decompress', 'number_pattern', 'to_utc', 'parse_iso', 'read_times']
 
 # %% ../../nbs/bundle/03_file_format.ipynb #imports
 import bz2
@@ -98,6 +98,21 @@ WITH_ZONE = "zoned"  # the format of times as ISO 8601, each with its zone
 _ONE_ISO, _ONE_ZONED = re.compile(rf"{ISO}|{ZONED}", re.ASCII), re.compile(ZONED, re.ASCII)
 
 
+def to_utc(when: datetime) -> datetime:
+    """Return a time without a zone: in UTC if it has had one; raise `OverflowError` outside the years 1 to 9999."""
+    return when.replace(tzinfo=None) if when.utcoffset() is None else when.astimezone(UTC).replace(tzinfo=None)
+
+
+def parse_iso(text: str, pattern: re.Pattern[str] = _ONE_ISO) -> datetime:
+    """Return the instant in a text as ISO 8601 writes it, in UTC if it has a zone; raise `ValueError` if there is none.
+
+    Raises `OverflowError` outside the years 1 to 9999.
+    """
+    if not pattern.fullmatch(text):
+        raise ValueError(text)
+    return to_utc(datetime.fromisoformat(re.sub(" (?=[Z+-])", "", text)))  # no blank before the zone
+
+
 def _parse_time(cell: str, pattern: str | None) -> "np.datetime64":
     """Return the instant in a cell, in UTC if it has a zone; raise `ValueError` if there is none."""
     import numpy as np
@@ -108,12 +123,9 @@ def _parse_time(cell: str, pattern: str | None) -> "np.datetime64":
         if not 61 <= days < 2_958_466:  # before March 1900 a spreadsheet counts a day that there was not
             raise ValueError(cell)
         return np.datetime64("1899-12-30", "us") + np.timedelta64(round(days * 86_400_000), "ms")
-    is_iso = pattern in (None, WITH_ZONE)
-    if is_iso and not (_ONE_ISO if pattern is None else _ONE_ZONED).fullmatch(cell):
-        raise ValueError(cell)
-    iso = re.sub(" (?=[Z+-])", "", cell)  # no blank before the zone
-    when = datetime.fromisoformat(iso) if is_iso else datetime.strptime(cell, str(pattern))
-    return np.datetime64((when if when.tzinfo is None else when.astimezone(UTC)).replace(tzinfo=None), "us")
+    if pattern in (None, WITH_ZONE):
+        return np.datetime64(parse_iso(cell, _ONE_ISO if pattern is None else _ONE_ZONED), "us")
+    return np.datetime64(to_utc(datetime.strptime(cell, str(pattern))), "us")
 
 # %% ../../nbs/bundle/03_file_format.ipynb #read-times-2
 def read_times(

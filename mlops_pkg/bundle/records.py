@@ -10,7 +10,6 @@ __all__ = ['DTYPES', 'MISSING', 'MAX_UNKNOWN', 'RecordsError', 'Reject', 'Inputs
 import datetime
 import difflib
 import math
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .file_format import ALL_ISO, ISO, ZONED, normalize_name
+from .file_format import ALL_ISO, normalize_name, parse_iso, to_utc
 from .signature import Field, Signature
 
 # %% ../../nbs/bundle/12_records.ipynb #reject
@@ -120,10 +119,8 @@ def _number(value: Any) -> float:
     return number
 
 # %% ../../nbs/bundle/12_records.ipynb #microseconds
-_MOMENT = re.compile(ISO, re.ASCII)
-_MOMENT_IN_ZONE = re.compile(ZONED, re.ASCII)
 _EPOCH, _MICROSECOND = datetime.datetime(1970, 1, 1), datetime.timedelta(microseconds=1)
-_ZONED = "has a time zone; give the time without one, as a clock in the field's own zone shows it"
+_OUTSIDE = "outside the years 1 to 9999"
 
 
 def _microseconds(
@@ -137,23 +134,24 @@ def _microseconds(
 def _parse_moment(text: str) -> datetime.datetime:
     """Return the instant in a text."""
     try:
-        if _MOMENT.fullmatch(text):
-            return datetime.datetime.fromisoformat(text)
+        return parse_iso(text)
     except ValueError:
-        pass
-    if _MOMENT_IN_ZONE.fullmatch(text):
-        raise _ReasonError(_ZONED)
-    raise _ReasonError("not a date and time as ISO 8601 writes it, such as 2013-01-31T05:15:00")
+        raise _ReasonError("not a date and time as ISO 8601 writes it, such as 2013-01-31T05:15:00") from None
+    except OverflowError:
+        raise _ReasonError(_OUTSIDE) from None
 
 # %% ../../nbs/bundle/12_records.ipynb #moment
 def _moment(value: Any) -> int:
-    """Return an instant as the graph takes it."""
+    """Return an instant as the graph takes it: the time on a clock, or in UTC for a time with a zone."""
     if isinstance(value, str):
         value = _parse_moment(value)
-    if isinstance(value, datetime.datetime) and value.tzinfo is not None:
-        raise _ReasonError(_ZONED)
     if hasattr(value, "to_datetime64"):
-        value = value.to_datetime64()  # a Timestamp of pandas has a wider range than a calendar
+        value = value.to_datetime64()  # a Timestamp of pandas, in UTC, has a wider range than a calendar
+    if isinstance(value, datetime.datetime) and value.tzinfo is not None:
+        try:
+            value = to_utc(value)
+        except OverflowError:
+            raise _ReasonError(_OUTSIDE) from None
     if isinstance(value, datetime.date):
         moment = value if isinstance(value, datetime.datetime) else datetime.datetime.combine(value, datetime.time())
         return (moment - _EPOCH) // _MICROSECOND
@@ -161,7 +159,7 @@ def _moment(value: Any) -> int:
         raise _ReasonError(f"expected a date and time, found {_kind(value)}")
     microseconds, inside = _microseconds(np.array([value]))
     if not inside[0]:
-        raise _ReasonError("outside the years 1 to 9999")
+        raise _ReasonError(_OUTSIDE)
     return int(microseconds[0])
 
 
@@ -367,9 +365,6 @@ def _names(data: Any) -> list[Any]:
 # %% ../../nbs/bundle/12_records.ipynb #take-columns
 def _take_column(column: Any, name: str) -> Any:
     """Return a column that has a length and can be sliced; raise `RecordsError` for one that would lose information."""
-    zone = getattr(getattr(column, "type", getattr(column, "dtype", None)), "tz", None)
-    if zone is not None:
-        raise RecordsError(f"column '{name}' has a time zone, {zone}; give the time without one")
     if isinstance(column, np.ma.MaskedArray):
         raise RecordsError(f"column '{name}' is a masked array; give None for what is masked")
     if isinstance(column, (str, bytes, Mapping)) or not isinstance(column, Iterable) or not getattr(column, "ndim", 1):

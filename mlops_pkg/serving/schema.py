@@ -59,11 +59,12 @@ def example_record(signature: Signature, reference: Any = None) -> dict[str, Any
 _TYPES = {"category": "string", "number": "number", "datetime": "string"}
 _DAY = r"(?!0000)[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
 _TIME = r"[T ]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,9})?)?"
-_DATETIME = f"^{_DAY}({_TIME})?$"
+_ZONE = r" ?(Z|[+-]([01][0-9]|2[0-3])(:?[0-5][0-9])?)"
+_DATETIME = f"^{_DAY}({_TIME}({_ZONE})?)?$"
 _DESCRIPTIONS = {
     "category": "Text; a value that was not seen in training is allowed",
     "number": "A number",
-    "datetime": "An ISO 8601 date and time without a zone, on the clock of the field's own zone",
+    "datetime": "An ISO 8601 date and time on the clock of the field's own zone; one with a zone is converted to UTC",
 }
 
 
