@@ -90,7 +90,7 @@ def probabilities_of(prediction: "npt.NDArray[np.float64]") -> "npt.NDArray[np.f
 
 
 def decide(prediction: "npt.NDArray[np.float64]", threshold: float | None) -> "npt.NDArray[np.int64]":
-    """Return the place of the class that is decided for, by row: the most probable one, the first of equal ones.
+    """Return the place of the predicted class, by row: the most probable one, the first of equal ones.
 
     `prediction` is rows x classes, or, with a threshold, the probability of the second of two classes.
     """

@@ -14,24 +14,18 @@ import pandas as pd
 
 from ..bundle.signature import decide
 from ..core.params import UserError
-from .metrics import bootstrap_intervals
+from .metrics import bootstrap_intervals, weighted_mean
 from .sections import EvaluationSettings
 
 # %% ../../nbs/modelling/22b_fairness.ipynb #group-rates
-def _mean(values: np.ndarray, weights: np.ndarray) -> float:
-    """Return the weighted mean, NaN without a row."""
-    total = weights.sum()
-    return float((values * weights).sum() / total) if total else float("nan")
-
-
 def group_rates(y: np.ndarray, prediction: np.ndarray, threshold: float | None, classifies: bool) -> Any:
     """Return a function from weights of rows to how a model treats them, by the name of the figure."""
     if not classifies:
         error = prediction - y
         return lambda weights: {
-            "mean_prediction": _mean(prediction, weights),
-            "mean_error": _mean(error, weights),
-            "mae": _mean(np.abs(error), weights),
+            "mean_prediction": weighted_mean(prediction, weights),
+            "mean_error": weighted_mean(error, weights),
+            "mae": weighted_mean(np.abs(error), weights),
         }
     decided = decide(prediction, threshold)
     rates = {"accuracy": (decided == y, np.ones(len(y), bool))}
@@ -41,7 +35,7 @@ def group_rates(y: np.ndarray, prediction: np.ndarray, threshold: float | None, 
             "true_positive_rate": (decided == 1, y == 1),
             "false_positive_rate": (decided == 1, y == 0),
         }
-    return lambda weights: {name: _mean(hits, weights * among) for name, (hits, among) in rates.items()}
+    return lambda weights: {name: weighted_mean(hits, weights * among) for name, (hits, among) in rates.items()}
 
 # %% ../../nbs/modelling/22b_fairness.ipynb #measures
 COLUMNS = ["column", "metric", "measure", "group", "rows", "value", "low", "high"]

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Metrics', 'Cases', 'ALL_PAIRS', 'CLASS_METRICS', 'ERROR_SHARES', 'RESIDUALS', 'ranking_metrics', 'weighted_quantiles',
-           'class_scores', 'weighted_metrics', 'bootstrap_intervals', 'with_intervals', 'choose_threshold', 'curves',
-           'calibration', 'confusion', 'class_table', 'error_quantiles', 'residuals']
+           'class_scores', 'weighted_mean', 'weighted_metrics', 'bootstrap_intervals', 'with_intervals',
+           'choose_threshold', 'curves', 'calibration', 'confusion', 'class_table', 'error_quantiles', 'residuals']
 
 # %% ../../nbs/modelling/21a_metrics.ipynb #imports
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from ..bundle.signature import decide
+from ..bundle.signature import decide, probabilities_of
 from .sections import EvaluationSettings
 
 # %% ../../nbs/modelling/21a_metrics.ipynb #ranked
@@ -112,8 +112,8 @@ def _binary_metrics(y: np.ndarray, prediction: np.ndarray, threshold: float) -> 
     return metrics
 
 # %% ../../nbs/modelling/21a_metrics.ipynb #multiclass-metrics
-def _mean(values: np.ndarray, weights: np.ndarray | None = None) -> float:
-    """Return the mean of the values that are defined, NaN if none is."""
+def weighted_mean(values: np.ndarray, weights: np.ndarray | None = None) -> float:
+    """Return the mean of the values that are defined, NaN if none is or none has a weight."""
     defined = np.isfinite(values)
     weights = np.ones(len(values)) if weights is None else weights
     total = weights[defined].sum()
@@ -132,13 +132,13 @@ def _multiclass_metrics(y: np.ndarray, prediction: np.ndarray) -> Metrics:
         areas = np.array([ranking(weights)[0] for ranking in rankings])
         _, recall, f1 = scores(weights)
         return {
-            "roc_auc": _mean(areas),
-            "roc_auc_weighted": _mean(areas, np.bincount(y, weights, classes)),
+            "roc_auc": weighted_mean(areas),
+            "roc_auc_weighted": weighted_mean(areas, np.bincount(y, weights, classes)),
             "log_loss": float(np.average(loss, weights=weights)),
             "brier": float(np.average(squared, weights=weights)),
             "accuracy": float(np.average(predicted == y, weights=weights)),
-            "balanced_accuracy": _mean(recall),
-            "f1": _mean(f1),
+            "balanced_accuracy": weighted_mean(recall),
+            "f1": weighted_mean(f1),
         }
 
     return metrics
@@ -263,7 +263,7 @@ def class_table(
 ) -> pd.DataFrame:
     """Return columns label and rows, and for each of `CLASS_METRICS` its value, low and high; a row for each class."""
     classes = len(labels)
-    chances = prediction if prediction.ndim == 2 else np.column_stack([1 - prediction, prediction])
+    chances = probabilities_of(prediction)
     rankings = [ranking_metrics(y == code, chances[:, code]) for code in range(classes)]
     scores = class_scores(y, decide(prediction, threshold), classes)
 
