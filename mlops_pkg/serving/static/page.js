@@ -48,12 +48,14 @@ function showExplanation(answer) {
   const largest = all.sort((a, b) => Math.abs(b[1]) - Math.abs(a[1])).slice(0, 8).filter(([, value]) => value);
   const most = Math.max(...largest.map(([, value]) => Math.abs(value)), Number.MIN_VALUE), nodes = [];
   largest.forEach(([name, value], place) => {
-    const width = 70 * Math.abs(value) / most, x = value < 0 ? 230 - width : 230, y = 20 * place;
+    const width = 50 * Math.abs(value) / most, x = value < 0 ? 205 - width : 205, y = 20 * place;
     const text = (value < 0 ? '' : '+') + Number(value.toPrecision(3));
     const bar = createElement('rect', {class: value < 0 ? 'less' : 'bar', x, y: y + 3, width, height: 12});
     bar.append(createElement('title', {}, name + ' ' + text));
-    nodes.push(createElement('text', {x: 0, y: y + 13}, name.length > 22 ? name.slice(0, 21) + '…' : name), bar);
+    nodes.push(createElement('text', {x: 0, y: y + 13}, name.length > 22 ? name.slice(0, 21) + '…' : name), bar,
+      createElement('text', {class: 'number', x: 300, y: y + 13}, text.replace('-', '−')));
   });
+  nodes.push(createElement('line', {class: 'base', x1: 205, x2: 205, y1: 0, y2: 20 * largest.length}));
   at('reasons').setAttribute('viewBox', '0 0 300 ' + Math.max(20, 20 * largest.length));
   at('reasons').setAttribute('aria-label', largest.map(([name, value]) => name + ' ' + value.toFixed(3)).join(', '));
   at('reasons').replaceChildren(...nodes);
