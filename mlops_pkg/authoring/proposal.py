@@ -594,6 +594,7 @@ def _last_sections(proposal: Proposal) -> dict[str, dict[str, Any]]:
             "coverage": 0.9 if rows >= 300 else None,
             "importance_rows": max(100, min(5000, rows // 5)),
             "importance_repeats": 3,
+            "shap_rows": 300,
         },
         "package": {
             "name": slug,

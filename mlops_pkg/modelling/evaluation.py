@@ -20,6 +20,7 @@ from ..bundle.signature import Interval, decide, label_text
 from ..core.params import BaseParams
 from ..core.workspace import Workspace, write_csv, write_json, write_table
 from .conformal import interval_metrics
+from .contributions import shap_points, shap_table, shap_values
 from .fairness import COLUMNS, fairness_of, group_rates
 from mlops_pkg.modelling.metrics import (
     Cases,
@@ -61,8 +62,8 @@ Entries = dict[str, dict[str, float | None]]  # by metric: value, low, high
 class Evaluation:
     """Rows and predictions by split, and how they are evaluated."""
 
-    rows: dict[str, pd.DataFrame]
-    predictions: dict[str, Predictions]
+    rows: dict[str, pd.DataFrame]  # train, validation, test, live
+    predictions: dict[str, Predictions]  # of all but train
     threshold: float | None  # of two classes; None for more, and for a regression
     params: BaseParams
     settings: EvaluationSettings
@@ -187,9 +188,15 @@ def evaluation_tables(evaluation: Evaluation, model: Pipeline) -> dict[str, pd.D
     params, settings, ours = evaluation.params, evaluation.settings, predictions["model"]
     seed, labels = params.seed, params.labels
     cases = curve_cases(y, predictions, labels)
+    train, test = evaluation.rows["train"], evaluation.rows["test"]
+    sample, values = shap_values(model, train, test, params, settings.shap_rows)
+    if settings.shap_rows and not len(sample):
+        print(f"  no SHAP values: the margin of {type(model[-1]).__name__} is no sum over features")
     tables = {name: pd.DataFrame(columns=columns) for name, columns in TABLES.items()} | {
         "slices": slice_metrics(evaluation),
-        "importance": importance(model, evaluation.rows["test"], params, settings),
+        "importance": importance(model, test, params, settings),
+        "shap": shap_table(values, params),
+        "shap_points": shap_points(sample, values, params),
         "calibration": calibration(cases, settings, seed),
         "fairness": fairness_table(evaluation),
     }

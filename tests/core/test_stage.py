@@ -29,6 +29,8 @@ OUTPUTS = {
         "confusion.csv",
         "slices.csv",
         "importance.csv",
+        "shap.csv",
+        "shap_points.csv",
     },
     "package": {
         "model.onnx",

@@ -112,7 +112,7 @@ def test_the_reference_describes_training_rows_and_answers_on_test(built: Path) 
     test = predictions.loc[predictions["split"] == "test", "model"]
     assert reference["rows"] == len(train)
     assert reference["target"]["shares"]["1"] == pytest.approx(train["late"].mean(), abs=1e-6)
-    assert reference["answers"]["quantiles"]["1"] == test.max()
+    assert reference["predictions"]["quantiles"]["1"] == test.max()
     shares = reference["columns"]["origin"]["shares"]
     assert shares == train["origin"].value_counts(normalize=True).round(6).to_dict()
     assert reference["columns"]["sched_dep_at"]["first"] == train["sched_dep_at"].min().isoformat()
@@ -364,13 +364,24 @@ def test_a_card_without_slices_or_limits_says_so(built: Path) -> None:
     signature = Signature.from_dict(read_json(bundle_of(built) / "signature.json"))
     counts = read_json(built / "artifacts" / "ingest" / "rows.json")
     classes = pd.read_csv(read / "classes.csv")
-    evaluated = Evaluated("linear", 0.95, read_json(read / "comparison.json"), none, classes, classes[:0], counts)
+    comparison = read_json(read / "comparison.json")
+    evaluated = Evaluated("linear", 0.95, comparison, none, classes, classes[:0], none, counts)
     reference = read_json(bundle_of(built) / "reference.json")
 
     card = make_card(signature, reference, {}, evaluated, params=params, settings=params.package)
 
     assert "None are known." in card
     assert "No slice has enough rows" in card
+    assert "There are no SHAP values" in card
+
+
+def test_a_card_names_the_fields_that_move_predictions_most(built: Path) -> None:
+    shap = pd.read_csv(built / "artifacts" / "evaluate" / "shap.csv")
+    card = (bundle_of(built) / "card.md").read_text()
+
+    first = shap.iloc[0]
+    share = first["mean_abs"] / shap["mean_abs"].sum()
+    assert f"| `{first['column']}` | {first['mean_abs']:.3f} | {share:.1%} |" in card
 
 
 # The whole

@@ -484,13 +484,13 @@ def test_importance_leaves_the_records_as_they_were() -> None:
 
 def make_evaluation(min_slice_rows: int) -> evaluation.Evaluation:
     """Return test and live rows with the predictions of a model; one carrier is never late."""
-    judged = {name: make_records() for name in ("test", "live")}
+    judged = {name: make_records() for name in ("train", "test", "live")}
     for frame in judged.values():
         frame["carrier"] = np.where(
             np.arange(len(frame)) < 100, "AA", np.where(np.arange(len(frame)) < 290, "BB", "CC")
         )
         frame.loc[frame["carrier"] == "AA", "late"] = 0
-    answers = {name: {"model": SIZE.predict_proba(frame)[:, 1]} for name, frame in judged.items()}
+    answers = {name: {"model": SIZE.predict_proba(frame)[:, 1]} for name, frame in judged.items() if name != "train"}
     params = load(evaluate={"slices": ["carrier"], "min_slice_rows": min_slice_rows})
     return evaluation.Evaluation(judged, answers, 0.5, params, params.evaluate)
 
@@ -508,7 +508,9 @@ def test_slices_are_evaluated_on_their_own_rows() -> None:
     assert np.isnan(found.loc[("test", "AA"), "roc_auc"]), "a slice of one class has no ROC-AUC"
 
 
-def test_slices_that_are_all_too_small_leave_a_table_that_can_be_read(tmp_path: Path) -> None:
+def test_slices_that_are_all_too_small_leave_a_table_that_can_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     evaluated = make_evaluation(min_slice_rows=100_000)
 
     no_metrics = {"test": {"model": {}}, "live": {"model": {}}}
@@ -516,6 +518,7 @@ def test_slices_that_are_all_too_small_leave_a_table_that_can_be_read(tmp_path: 
     read = pd.read_csv(tmp_path / "artifacts" / "evaluate" / "slices.csv")
     assert read.empty
     assert {"split", "slice", "value", "rows"} <= set(read.columns)
+    assert "SHAP" in capsys.readouterr().out, "a step that no graph can express has no SHAP values"
 
 
 # On the sample

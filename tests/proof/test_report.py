@@ -67,6 +67,7 @@ def project(tmp_path: Path) -> Workspace:
         "slices": "split,slice,value,rows,roc_auc,roc_auc_low,roc_auc_high\ntest,month,9,50,0.7,0.6,0.8\n"
         "live,month,11,50,0.68,0.6,0.7\ntest,carrier,UA,50,0.7,0.6,0.8\n",
         "importance": "column,drop,low,high\nwind_gust,0.02,0.01,0.03\n",
+        "shap_points": "label,column,rank,contribution,offset\n1,wind_gust,0.5,0.2,-1\n1,carrier,,-0.1,1\n",
     }
     for name, text in tables.items():
         write_bytes(evaluate / f"{name}.csv", text.encode())

@@ -44,6 +44,14 @@ TABLES = {
     "evaluate/calibration": [("model", "predicted", "observed"), ("model", 0.1, 0.2), ("model", 0.5, 0.4)],
     "evaluate/confusion": [("actual", "predicted", "rows"), (0, 0, 1648), (0, 1, 190), (1, 0, 80), (1, 1, 69)],
     "evaluate/importance": [("column", "drop"), ("temp", 0.2), ("wind", 0.1)],
+    "evaluate/shap": [("column", "label", "mean_abs"), ("temp", 1, 0.2), ("carrier", 1, 0.1)],
+    "evaluate/shap_points": [
+        ("label", "column", "axis", "kind", "line", "value", "rank", "offset", "contribution"),
+        (1, "temp", "temp (F)", "number", 1, 30, 0, -0.5, -0.2),
+        (1, "temp", "temp (F)", "number", 2, 60, 1, 0.5, 0.2),
+        (1, "carrier", "carrier", "category", 1, "UA", "", -0.5, 0.1),
+        (1, "carrier", "carrier", "category", 2, "DL", "", 0.5, 0.1),
+    ],
     "evaluate/classes": [("label", "f1"), ("no", 0.9), ("yes", 0.4)],
     "evaluate/errors": [("quantile", "error"), (0.1, -0.5), (0.9, 0.5)],
     "evaluate/residuals": [("predicted", "error"), (1, 0.5), (2, -0.5)],
@@ -142,7 +150,8 @@ def test_each_plot_tells_revisions_and_models_apart(compared: Path) -> None:
         drawing = json.dumps(spec)
         assert {row["rev"] for row in spec["data"]["values"]} == {"before", "main"}, name
         assert len(spec["data"]["values"]) == 2 * len(rows), name
-        assert '"facet": {"field": "rev"' in drawing or spec["encoding"]["color"]["field"] == "rev", name
+        by_revision = ('"facet": {"field": "rev"', '"color": {"field": "rev"')
+        assert any(text in drawing for text in by_revision), name
         assert ("model" in header) == ('"strokeDash": {"field": "model"' in drawing), (
             f"{name} joins the models by a line"
         )

@@ -40,7 +40,7 @@ def test_research_equals_production_on_the_sample(everything: Project) -> None:
     verdicts = json.loads((everything.root / "reports" / "parity.json").read_text())
 
     assert verdicts["ok"], [output for output in verdicts["outputs"] if not output["equal"]]
-    assert len(verdicts["outputs"]) == 37
+    assert len(verdicts["outputs"]) == 39
     assert len(verdicts["runtimes"]) == 4 + 3 * (ROOT / "nbs" / "serving").is_dir()
     assert all(one["equal"] for one in verdicts["runtimes"])
 
@@ -78,7 +78,7 @@ def test_dvc_shows_metrics_and_plots(everything: Project, tmp_path: Path) -> Non
     page = (tmp_path / "index.html").read_text()
     assert [
         name
-        for name in ("roc", "pr", "calibration", "confusion", "importance")
+        for name in ("roc", "pr", "calibration", "confusion", "importance", "shap", "shap_points")
         if f"artifacts_evaluate_{name}_csv" not in page
     ] == []
 
