@@ -11,8 +11,10 @@ from sklearn.linear_model import LinearRegression
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 
+from mlops_pkg.bundle.explanation import Explainer, pack_explanation
 from mlops_pkg.modelling import contributions
 from mlops_pkg.modelling.contributions import POINT_COLUMNS, SHAP_COLUMNS, shap_points, shap_table, shap_values
+from mlops_pkg.portable.export import explanation_terms
 from mlops_pkg.portable.margins import score_pipeline
 
 KINDS = {"wind": "number", "rain": "number"}
@@ -95,11 +97,14 @@ def test_a_margin_that_is_no_sum_has_tables_without_rows() -> None:
         assert shap_points(*found, make_params()).empty
 
 
-def test_of_a_large_model_fewer_rows_are_explained(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = make_rows()
-    monkeypatch.setattr(contributions, "WORK", 1)
+@pytest.mark.parametrize(("work", "expected"), [(0, contributions.LEAST), (30, 30), (1000, 100)])
+def test_of_a_large_model_fewer_rows_are_explained(work: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, params = make_rows(), make_params()
+    model = fit_trees(rows)
+    terms = explanation_terms(model, KINDS, rows)
+    monkeypatch.setattr(contributions, "WORK", work * Explainer(pack_explanation(terms)).terms.work)
 
-    assert len(shap_values(fit_trees(rows), rows, rows, make_params(), limit=100)[0]) == contributions.LEAST
+    assert len(shap_values(model, rows, rows, params, limit=100)[0]) == expected
 
 
 def test_points_show_hours_ranks_and_nothing_for_a_category() -> None:
