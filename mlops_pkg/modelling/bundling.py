@@ -181,7 +181,7 @@ def describe(values: pd.Series, kind: str) -> dict[str, Any]:
 def make_reference(train: pd.DataFrame, predictions: pd.DataFrame, params: BaseParams) -> dict[str, Any]:
     """Return statistics of every column and of the target in training, and of the test predictions.
 
-    Of more than two classes, `answers` describes the probability of the class decided for.
+    Of more than two classes, `predictions` describes the probability of the predicted class.
     """
     target, test = train[params.data.target.name], predictions[predictions["split"] == "test"]
     if params.labels:
@@ -191,7 +191,7 @@ def make_reference(train: pd.DataFrame, predictions: pd.DataFrame, params: BaseP
         "rows": len(train),
         "columns": {name: describe(train[name], column.kind) for name, column in params.data.columns.items()},
         "target": describe(target, "category" if params.labels else "number"),
-        "answers": describe(ours, "number"),
+        "predictions": describe(ours, "number"),
     }
 
 # %% ../../nbs/modelling/24_bundling.ipynb #make-metrics

@@ -274,6 +274,9 @@ class EvaluationSettings(Section):
     )
     importance_rows: int = Field(ge=100, description="test rows that permutation importance permutes")
     importance_repeats: int = Field(ge=1, le=100, description="permutations of each column")
+    shap_rows: int = Field(
+        300, ge=0, le=10_000, description="test rows whose SHAP values are computed, at most; 0: none"
+    )
 
     def check_against(self, params: BaseParams) -> None:
         """Check that each column to slice by exists."""

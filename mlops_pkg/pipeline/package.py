@@ -34,7 +34,7 @@ INPUTS = {
     "ingest": ("train.parquet", "validation.parquet", "test.parquet", "live.parquet", "rows.json"),
     "features": ("features.skops",),
     "train": ("model.skops", "baseline.skops"),
-    "evaluate": ("comparison.json", "predictions.parquet", "slices.csv", "classes.csv", "fairness.csv"),
+    "evaluate": ("comparison.json", "predictions.parquet", "slices.csv", "classes.csv", "fairness.csv", "shap.csv"),
 }
 
 # %% ../../nbs/pipeline/24_package.ipynb #run
@@ -42,7 +42,8 @@ def run(params: Params, workspace: Workspace) -> None:
     """Write the bundle, the folder that is deployed."""
     train, test, live = (read_table(workspace.input("ingest", f"{name}.parquet")) for name in ("train", "test", "live"))
     predictions = read_table(workspace.input("evaluate", "predictions.parquet"))
-    slices, classes = (pd.read_csv(workspace.input("evaluate", f"{name}.csv")) for name in ("slices", "classes"))
+    names = ("slices", "classes", "fairness", "shap")
+    tables = {name: pd.read_csv(workspace.input("evaluate", f"{name}.csv")) for name in names}
     metrics = read_json(workspace.input("evaluate", "comparison.json"))
     counts = read_json(workspace.input("ingest", "rows.json"))
     path = workspace.input("train", "model.skops")
@@ -54,12 +55,11 @@ def run(params: Params, workspace: Workspace) -> None:
     for name, found in agreements.items():
         print(f"  {min(files)} against the fitted pipeline, {name} rows: {found}")
     check_agreements(agreements)
-    fairness = pd.read_csv(workspace.input("evaluate", "fairness.csv"))
-    check_fairness(fairness, params.evaluate)
+    check_fairness(tables["fairness"], params.evaluate)
     signature = make_signature(train, metrics, params)
     reference = make_reference(train, predictions, params)
     estimator = chosen_settings(workspace, params.train).estimator
-    evaluated = Evaluated(estimator, params.evaluate.confidence, metrics, slices, classes, fairness, counts)
+    evaluated = Evaluated(estimator, params.evaluate.confidence, metrics, counts=counts, **tables)
     card = make_card(signature, reference, agreements, evaluated, params=params, settings=params.package)
     contents = {
         **files,

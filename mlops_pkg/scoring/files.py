@@ -19,6 +19,7 @@ from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..bundle.explanation import explanation_names
 from ..bundle.file_format import explain_repeated, normalize_name
 from ..bundle.manifest import read_bundle
 from ..bundle.predictor import Extras, Predictor
@@ -99,8 +100,7 @@ def _answer_types(signature: Signature, extras: Extras) -> dict[str, type]:
     if extras.interval:
         types |= {"set": str} if classes else {"low": float, "high": float}
     if extras.explain:
-        parts = ["base", *(f"contribution_{field.name}" for field in signature.fields)]
-        types |= dict.fromkeys([f"{part}{end}" for end in ends for part in parts], float)
+        types |= dict.fromkeys(explanation_names([field.name for field in signature.fields], classes), float)
     return types
 
 
@@ -287,7 +287,7 @@ def score_file(
 ) -> Tally:
     """Write the predictions for the rows of `source` to `destination`, in their order; return a tally.
 
-    The columns are `row` from 0 and `prediction`; of a classification that is the class decided for, followed by the
+    The columns are `row` from 0 and `prediction`; of a classification that is the predicted class, followed by the
     `probability` of the second of two classes, or one `probability_CLASS` for each of more. A rejected row has none.
     `BundleError`, `RecordsError` and `OSError` leave an earlier output as it was.
     """

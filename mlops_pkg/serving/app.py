@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PATHS', 'PUBLIC_PATHS', 'STATUSES', 'CODES', 'answer_bounds', 'families', 'missing_values', 'count_predictions',
-           'Service', 'check_headers', 'read_body', 'PredictResult', 'predict_with_extras', 'predict_json',
+           'Service', 'read_query', 'check_headers', 'read_body', 'PredictResult', 'predict_in_thread', 'predict_json',
            'predict_arrow', 'predict', 'authenticate_request', 'error_response', 'send_error', 'record_request',
            'request_ids', 'Guard', 'add_routes', 'make_app']
 
@@ -17,13 +17,14 @@ import os
 import re
 import time
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import numpy as np
 from fastapi import FastAPI, HTTPException, Request, Response
@@ -33,11 +34,10 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..bundle.manifest import BundleError
-from ..bundle.predictor import Answers, Extras, interval_of
+from ..bundle.predictor import Answers, Extras
 from ..bundle.records import Reject
 from ..bundle.signature import Signature
-from .answering import PredictionQueue
+from .answering import PredictionQueue, predict_with_extras
 from .counters import Counters, Family, exposition
 from .logs import Log, error_facts
 from .messages import ARROW, JSON, RefusedError, arrow_answers, json_answers, read_arrow, read_json
@@ -52,7 +52,7 @@ STATUSES = (200, 307, 400, 401, 404, 405, 408, 413, 415, 422, 431, 499, 500, 503
 CODES = (
     "columns", "duplicate_key", "encoding", "explain", "failed", "headers", "interval", "media_type",
     "method", "no_key", "no_records", "not_arrow", "not_found", "not_http", "not_json", "other", "overloaded",
-    "records", "rows", "timeout", "too_large", "wrong_key",
+    "query", "records", "rows", "timeout", "too_large", "wrong_key",
 )  # fmt: skip
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -61,7 +61,7 @@ def answer_bounds(model: Model) -> tuple[float, ...]:
     """Return the bucket bounds of predictions: tenths of a probability, or the quantiles on the test rows."""
     if model.predictor.signature.classes:
         return tuple(tenth / 10 for tenth in range(1, 10))
-    quantiles = (model.reference or {}).get("answers", {}).get("quantiles", {})
+    quantiles = (model.reference or {}).get("predictions", {}).get("quantiles", {})
     return tuple(sorted({float(value) for at, value in quantiles.items() if at not in ("0", "1")})) or (0.0,)
 
 # %% ../../nbs/serving/48_app.ipynb #families-3
@@ -154,6 +154,19 @@ class Service:
             await asyncio.to_thread(self.models.reload)
 
 # %% ../../nbs/serving/48_app.ipynb #check-head
+def read_query(query: bytes) -> Extras:
+    """Return what a query asks for beside predictions, as in explain=true; raise `RefusedError` for anything else."""
+    flags = {}
+    for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
+        if name not in Extras._fields:
+            expected = " or ".join(Extras._fields)
+            raise RefusedError(422, "query", f"query: expected {expected}, found {name[:80]!r}")
+        if value not in ("true", "false"):
+            raise RefusedError(422, name, f"query: {name}: expected true or false, found {value[:80]!r}")
+        flags[name] = value == "true"
+    return Extras(**flags)
+
+
 def check_headers(method: str, media_type: str, headers: dict[bytes, bytes], limit: int) -> None:
     """Raise `RefusedError` unless the headers announce a supported body of at most `limit` bytes."""
     length = headers.get(b"content-length", b"")
@@ -212,31 +225,26 @@ class PredictResult:
         return 422 if self.rejected and (self.rejected == self.records or not partial) else 200
 
 # %% ../../nbs/serving/48_app.ipynb #explain-json
-async def predict_with_extras(service: Service, records: list[Any], extras: Extras) -> PredictResult:
-    """Return the result for records with intervals or explanations, which take milliseconds each, in the thread."""
-
-    def work(model: Model) -> tuple[Model, Answers, bytes]:
-        predictor = model.predictor
-        answers, interval = predictor.predict(records), predictor.signature.interval
-        if extras.interval:
-            interval_of(answers, interval)  # raises an error if there is none
-        explanation = predictor.explain(records) if extras.explain else None
-        wanted = interval if extras.interval else None
-        return model, answers, json_answers(answers, model.info, interval=wanted, explanation=explanation)
-
-    try:
-        model, answers, content = await service.queue.run_in_thread(work)
-    except BundleError as error:
-        raise RefusedError(422, "explain" if extras.explain else "interval", str(error)) from None
-    service.count_predictions(model, records, answers)
-    return PredictResult(content, len(records), int(answers.rejected.sum()), answers.rejects)
+async def predict_in_thread(
+    service: Service,
+    work: Callable[[Model], tuple[Model, Any, Answers, bytes]],  # returns the model, its input and predictions, a body
+) -> PredictResult:
+    """Return the result of a body that is predicted for in the thread."""
+    model, data, answers, content = await service.queue.run_in_thread(work)
+    service.count_predictions(model, data, answers)
+    return PredictResult(content, len(answers.answer), int(answers.rejected.sum()), answers.rejects)
 
 # %% ../../nbs/serving/48_app.ipynb #predict-json
-async def predict_json(service: Service, body: bytes) -> PredictResult:
+async def predict_json(service: Service, body: bytes, extras: Extras) -> PredictResult:
     """Return the result for a JSON body."""
-    records, extras = read_json(body, service.settings.max_records)
+    records, extras = read_json(body, service.settings.max_records, extras)
+
+    def work(model: Model) -> tuple[Model, Any, Answers, bytes]:
+        answers, found = predict_with_extras(model, records, extras)
+        return model, records, answers, json_answers(answers, model.info, **found)
+
     if any(extras):
-        return await predict_with_extras(service, records, extras)
+        return await predict_in_thread(service, work)
     batch = await service.queue.predict(records)
     answers, first, rows = batch.answers, batch.first, batch.rows
     content = json_answers(answers, batch.model.info, first, rows)
@@ -244,18 +252,15 @@ async def predict_json(service: Service, body: bytes) -> PredictResult:
     return PredictResult(content, rows, len({reject.record for reject in rejects}), rejects)
 
 # %% ../../nbs/serving/48_app.ipynb #predict-bodies
-async def predict_arrow(service: Service, body: bytes) -> PredictResult:
+async def predict_arrow(service: Service, body: bytes, extras: Extras) -> PredictResult:
     """Return the result for an Arrow stream, which is read, predicted and written in the thread."""
 
     def work(model: Model) -> tuple[Model, Any, Answers, bytes]:
-        columns = read_arrow(body, service.settings.max_rows, model.predictor.signature)
-        answers = model.predictor.predict(columns)
-        return model, columns, answers, arrow_answers(answers, model.info)
+        columns = read_arrow(body, service.settings.max_rows, model.predictor.signature, extras)
+        answers, found = predict_with_extras(model, columns, extras)
+        return model, columns, answers, arrow_answers(answers, model.info, **found)
 
-    model, columns, answers, content = await service.queue.run_in_thread(work)
-    service.count_predictions(model, columns, answers)
-    rejected = int(answers.rejected.sum())
-    return PredictResult(content, len(answers.answer), rejected, answers.rejects)
+    return await predict_in_thread(service, work)
 
 # %% ../../nbs/serving/48_app.ipynb #predict
 async def predict(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
@@ -264,10 +269,11 @@ async def predict(service: Service, scope: Scope, receive: Receive, send: Send) 
     media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower().decode("latin-1")
     limit = settings.max_arrow_bytes if media_type == ARROW else settings.max_json_bytes
     check_headers(scope["method"], media_type, headers, limit)
+    extras = read_query(scope.get("query_string", b""))
     service.queue.limiter.check()
     body = await read_body(service, scope, receive, limit)
     try:
-        result = await (predict_json if media_type == JSON else predict_arrow)(service, body)
+        result = await (predict_json if media_type == JSON else predict_arrow)(service, body, extras)
     finally:
         service.held_bytes -= len(body)
     scope["result"] = result
