@@ -155,6 +155,17 @@ def test_a_number_of_two_values_is_a_classification(tmp_path: Path) -> None:
     assert list(params.data.split.shares) if hasattr(params.data.split, "shares") else True
 
 
+@pytest.mark.parametrize("name", ["year", "Year", "SEASON", "model_year"])
+def test_years_split_a_table_by_time_however_they_are_written(name: str, tmp_path: Path) -> None:
+    rows = "".join(f"{1990 + n // 40},{n % 7},{n * 7 % 40}\n" for n in range(400))
+
+    proposal = propose(write(tmp_path, f"{name},size,price\n{rows}"), "price", tmp_path)
+
+    assert proposal.split_by == name
+    assert proposal.time_split is not None
+    assert proposal.time_split.parts["live"] == [1999]
+
+
 def test_rows_of_one_customer_stay_together(tmp_path: Path) -> None:
     lines = "".join(f"{n * 7 % 50 + 1000},{n * 11 % 23},{n * 13 % 29}\n" for n in range(400))
 
