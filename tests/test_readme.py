@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from mlops_pkg.cli import commands
 from mlops_pkg.core.params import UserError, load_params
 from mlops_pkg.portable.export import supported
+from benchmarks.tables import page_rows
 from tests.conftest import ROOT, STAGES
 
 README = (ROOT / "README.md").read_text()
@@ -170,3 +171,11 @@ def test_the_cost_of_an_explanation_is_the_measured_one() -> None:
     assert 0.9 < measured["unasked_features"]["one_record"] < 1.1
     assert measured["largest_difference"]["sum_to_margin"] < 1e-9
     assert measured["largest_difference"]["to_shap"] < 1e-6
+
+
+def test_the_tables_that_it_was_tried_on_are_the_measured_ones() -> None:
+    found = json.loads((ROOT / "benchmarks" / "tables.json").read_text())
+    told = [line for line in (ROOT / "docs" / "tables.md").read_text().splitlines() if line.startswith("|")]
+
+    assert told == [line for line in page_rows(found) if line]
+    assert [name for name, one in found.items() if not one["green"]] == []
