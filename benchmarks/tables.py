@@ -216,12 +216,12 @@ def attempt(name: str, table: Table, folder: Path, environment: Path) -> dict[st
 
 
 def proposed(one: dict[str, Any]) -> str:
-    """Return in words which columns `propose` did not use, and how it split the rows."""
-    words = [f"split by {one['split']}" if one["split"] != "at random" else ""]
+    """Return in words how `propose` split the rows, and which columns and rows it did not take."""
+    words = [f"split by {one['split']}" if one["split"] != "at random" else "split at random"]
     for key in ("known_later", "left_out"):
-        listed = f"{len(one[key])} columns" if len(one[key]) > 3 else ", ".join(f"`{name}`" for name in one[key])
-        words.append(f"{key.replace('_', ' ')}: {listed}" if listed else "")
-    return "; ".join(filter(None, words))
+        if one[key]:
+            words.append(f"{key.replace('_', ' ')}: {', '.join(f'`{name}`' for name in one[key])}")
+    return "; ".join([*words, *([f"{one['rejected']} rows rejected"] if one["rejected"] else [])])
 
 
 HEADER = ("table", "target", "rows", "columns", "task", "test", "best baseline", "parity", "rebuilt", "new, run, prove")
@@ -241,9 +241,10 @@ def page_rows(found: dict[str, dict[str, Any]]) -> Iterator[str]:
         ]
         yield f"| {' | '.join([*words, ', '.join(f'{value:.0f} s' for value in one['seconds'].values())])} |"
     yield from ("", "| table | from | what `propose` concluded | edits |", "| --- | --- | --- | --- |")
-    for name, one in found.items():
-        edits = "; ".join(why for _, _, why in TABLES[name].edits) or "none"
-        yield f"| {name} | {TABLES[name].package} | {proposed(one)} | {edits} |"
+    for name, table in TABLES.items():
+        edits = "; ".join(why for _, _, why in table.edits) or "none"
+        concluded = proposed(found[name]) if name in found else "not measured yet"
+        yield f"| {name} | {table.package} | {concluded} | {edits} |"
 
 
 def write_page(found: dict[str, dict[str, Any]]) -> None:
@@ -254,21 +255,27 @@ def write_page(found: dict[str, dict[str, Any]]) -> None:
     PAGE.write_text("\n".join([*lines[: places[0]], *rows, *lines[places[-1] + 1 :]]) + "\n", encoding="utf-8")
 
 
+def read_results() -> dict[str, dict[str, Any]]:
+    """Return the results of former runs, and of those beside this one."""
+    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+
+
 def main(arguments: list[str]) -> int:
     """Take the named tables, or all, to their proofs; return 1 unless all are green."""
     kept = arguments.pop(arguments.index("--keep") + 1) if "--keep" in arguments else None
     names = [name for name in arguments if name != "--keep"] or list(TABLES)
-    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    found = read_results()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(kept or scratch).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         environment = install(folder)
         for name in names:
             try:
-                found[name] = attempt(name, TABLES[name], folder, environment)
+                result = attempt(name, TABLES[name], folder, environment)
             except ModuleNotFoundError as error:
                 print(f"{name}: the package {error.name} is missing; install it, e.g. with pip, to try this table")
                 continue
+            found = {**read_results(), name: result}
             found = {name: found[name] for name in TABLES if name in found}
             RESULTS.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
     green = [name for name, one in found.items() if one["green"]]
