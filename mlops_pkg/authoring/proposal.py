@@ -285,6 +285,7 @@ def _shorten(value: float) -> float:
 
 # %% ../../nbs/authoring/63_proposal.ipynb #in-time
 PERIODS = {"year": "%Y", "month": "%Y%m", "day": "%Y%m%d"}
+_YEAR = re.compile(r"(\w+_)?(year|season)", re.IGNORECASE)
 
 
 class TimeSplit(NamedTuple):
@@ -306,7 +307,7 @@ def _period_counts(assessments: dict[str, Assessment]) -> Iterator[tuple[str, st
         column = assessment.column
         if column.missing or column.invalid or assessment.role not in ("column", "left out"):
             continue
-        is_year = assessment.kind == "number" and column.whole and re.fullmatch(r"(\w+_)?(year|season)", name)
+        is_year = assessment.kind == "number" and column.whole and _YEAR.fullmatch(name)
         if assessment.kind == "datetime":
             for period, pattern in PERIODS.items():
                 counts = Counter[int]()
