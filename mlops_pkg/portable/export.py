@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CLOSED_FORM', 'STRANGE_TEXT', 'STRANGE_NUMBERS', 'FACTORS', 'FIRST', 'LAST', 'supported', 'export', 'feeds',
-           'score_outputs', 'graph_scores', 'explanation_terms', 'Agreement', 'tolerance', 'compare', 'agreement',
-           'fuzz_records', 'thresholds', 'make_threshold_rows', 'threshold_agreement']
+           'score_outputs', 'graph_scores', 'scores_with_size', 'explanation_terms', 'Agreement', 'tolerance',
+           'compare', 'agreement', 'fuzz_records', 'thresholds', 'make_threshold_rows', 'threshold_agreement']
 
 # %% ../../nbs/portable/19_export.ipynb #imports
 import warnings
@@ -139,8 +139,11 @@ def _score(pipeline: Pipeline, frame: pd.DataFrame) -> np.ndarray:
     return np.stack([margin, answer, np.broadcast_to(_size(estimator, X, margin), margin.shape)])
 
 
-def _score_rows(pipeline: Pipeline, frame: pd.DataFrame) -> np.ndarray:
-    """Return margin, answer and size for each row; NaN for a row that the pipeline refuses."""
+def scores_with_size(pipeline: Pipeline, frame: pd.DataFrame) -> np.ndarray:
+    """Return margin, answer and what a difference of margins is relative to; NaN for a row that the pipeline refuses.
+
+    An array of 3 x rows, or 3 x rows x classes.
+    """
     return score_in_parts(partial(_score, pipeline), frame, no_figures(pipeline, 3))
 
 # %% ../../nbs/portable/19_export.ipynb #explanation-terms
@@ -222,7 +225,7 @@ def agreement(
     rows = np.sort(np.r_[together, singly])
     expected, size = np.full(found.shape, np.nan), np.full(found.shape, np.nan)
     for part in ([together] if len(together) else []) + [np.array([row]) for row in singly]:
-        expected[part], _, size[part] = _score_rows(pipeline, frame[list(inputs)].iloc[part])
+        expected[part], _, size[part] = scores_with_size(pipeline, frame[list(inputs)].iloc[part])
     agreed = compare(expected[rows], found[rows], tolerance(pipeline), size[rows])
     return agreed if agreed.first is None else replace(agreed, first=int(rows[agreed.first]))
 

@@ -42,9 +42,9 @@ from ..core.environment import closure
 from ..core.params import UserError, load_data, load_params
 from ..core.workspace import Workspace, read_table
 from ..modelling.models import read_model
-from ..portable.export import compare, feeds, graph_scores, score_outputs, tolerance
+from ..portable.export import compare, feeds, graph_scores, score_outputs, scores_with_size, tolerance
 from ..portable.graph import open_session
-from ..portable.margins import pipeline_scores
+from ..portable.margins import DECIMALS
 from ..portable.objects import open_pipeline
 from ..project.files import read_stages
 from ..scoring.blocks import open_source
@@ -61,10 +61,13 @@ class Reference:
     answer: np.ndarray
     tolerance: float  # the relative difference of margins that is allowed
     labels: tuple[Any, ...] = ()  # the classes by name; none for a regression
+    size: np.ndarray | None = None  # that it is relative to, infinite where any answer will do; default: the margins
 
     def take(self, places: np.ndarray) -> "Reference":
         """Return some of the rows, by their places."""
-        return replace(self, rows=self.rows.iloc[places], margin=self.margin[places], answer=self.answer[places])
+        size = None if self.size is None else self.size[places]
+        arrays = {"margin": self.margin[places], "answer": self.answer[places], "size": size}
+        return replace(self, rows=self.rows.iloc[places], **arrays)
 
     def sample(self, count: int) -> "Reference":
         """Return at most `count` of the rows, evenly spaced."""
@@ -80,11 +83,13 @@ def find_difference(reference: Reference, scores: Scores) -> str | None:
     margin, answer = scores
     if len(answer) != len(reference.answer):
         return f"{len(reference.answer):,} rows were asked, and {len(answer):,} came back"
-    pairs = [("answer", reference.answer, answer, 1.5e-9 if reference.tolerance else 0.0)]
+    size = reference.size
+    of_answers = None if size is None else np.where(np.isinf(size), size, np.abs(reference.answer))
+    pairs = [("answer", reference.answer, answer, 1.5e-9 if reference.tolerance else 0.0, of_answers)]
     if margin is not None:
-        pairs.insert(0, ("margin", reference.margin, margin, reference.tolerance))
-    for what, expected, found, allowed in pairs:
-        agreement = compare(expected, found, allowed)
+        pairs.insert(0, ("margin", reference.margin, margin, reference.tolerance, size))
+    for what, expected, found, allowed, relative_to in pairs:
+        agreement = compare(expected, found, allowed, relative_to)
         if (row := agreement.first) is not None:
             place = f"{reference.rows.index[row]}, line {reference.rows['line'].iloc[row]}"
             column = int(np.argmax(np.abs(np.nan_to_num(np.atleast_1d(expected[row] - found[row]), nan=np.inf))))
@@ -364,8 +369,8 @@ def predict_reference(workspace: Workspace, subject: Subject) -> Reference:
     parts = {path.stem: read_table(_input(path, workspace)) for path in subject.rows}
     rows = pd.concat(parts).droplevel(1).rename_axis("split")[["line", *inputs]]
     model = read_model(_input(subject.model, workspace), params)
-    margin, answer = pipeline_scores(model, rows[list(inputs)])
-    return Reference(rows, inputs, margin, answer, tolerance(model), params.labels)
+    margin, answer, size = scores_with_size(model, rows[list(inputs)])
+    return Reference(rows, inputs, margin, np.round(answer, DECIMALS), tolerance(model), params.labels, size)
 
 
 def _input(path: Path, workspace: Workspace) -> Path:

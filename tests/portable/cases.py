@@ -19,7 +19,7 @@ from sklearn import ensemble, linear_model, neighbors, neural_network, preproces
 from sklearn.pipeline import Pipeline
 from xgboost import XGBClassifier, XGBRegressor
 
-from mlops_pkg.portable.export import _score_rows, export, feeds, graph_scores
+from mlops_pkg.portable.export import export, feeds, graph_scores, scores_with_size
 from mlops_pkg.portable.graph import add_outputs, emit, new_graph, open_session, serialize, stack_columns, type_name
 from mlops_pkg.portable.margins import REFUSALS
 from mlops_pkg.portable.transformers import RoundedCyclicalFeatures
@@ -689,5 +689,5 @@ def margin_difference(name: str, rows: pd.DataFrame) -> tuple[float, int]:
     it = fitted(name)
     found = graph_scores(it.session, rows, it.case.inputs)[0].reshape(len(rows), -1)
     answered = ~np.isnan(found[:, 0])
-    expected, _, size = (part.reshape(answered.sum(), -1) for part in _score_rows(it.pipeline, rows[answered]))
+    expected, _, size = (part.reshape(answered.sum(), -1) for part in scores_with_size(it.pipeline, rows[answered]))
     return largest(np.where(np.isinf(size), found[answered], expected), found[answered]), int(answered.sum())

@@ -16,6 +16,7 @@ from mlops_pkg.core.params import UserError
 from mlops_pkg.core.workspace import Workspace, read_table, write_table
 from mlops_pkg.proof.runtimes import (
     EDGE,
+    Reference,
     closure,
     compare_runtimes,
     find_difference,
@@ -62,6 +63,17 @@ def test_every_runtime_answers_as_the_fitted_pipeline(root: Path) -> None:
     assert [one.runtime for one in found] == NAMES
     assert [one.difference for one in found] == [None] * len(NAMES)
     assert {one.rows for one in found} == {120}
+
+
+def test_a_row_of_which_any_answer_is_right_is_no_difference() -> None:
+    rows = pd.DataFrame({"line": [2, 3], "wind": [1.0, 2.0]}, index=["test", "test"])
+    margin, answer = np.array([0.25, 0.75]), np.array([0.25, 0.75])
+    given = Reference(rows, {"wind": "number"}, margin, answer, 1e-12, size=np.array([1.0, np.inf]))
+
+    assert find_difference(given, (np.array([0.25, 0.5]), np.array([0.25, 0.5]))) is None
+    assert find_difference(given.take(np.array([1])), (np.array([0.5]), np.array([0.5]))) is None
+    assert find_difference(given, (np.array([0.5, 0.75]), answer)).startswith("1 rows; test, line 2: margin 0.25 ")
+    assert find_difference(given, (None, np.array([0.5, 0.5]))).startswith("1 rows; test, line 2: answer 0.25 ")
 
 
 def test_one_bit_of_the_baseline_is_red_with_the_row_and_both_margins(root: Path) -> None:
