@@ -7,8 +7,6 @@ __all__ = ['WORK', 'LEAST', 'SHAP_COLUMNS', 'POINT_COLUMNS', 'FIELDS', 'CLASSES'
            'shap_points']
 
 # %% ../../nbs/modelling/22c_contributions.ipynb #imports
-from contextlib import suppress
-
 import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline
@@ -17,7 +15,7 @@ from ..bundle.explanation import Explainer, pack_explanation
 from ..bundle.signature import label_text
 from ..core.params import BaseParams
 from ..portable.export import explanation_terms, export, feeds
-from ..portable.graph import UnsupportedError, open_session
+from ..portable.graph import open_session
 
 # %% ../../nbs/modelling/22c_contributions.ipynb #shap-values
 WORK = 200_000_000  # steps of the sums over leaves, some 4 seconds
@@ -35,9 +33,8 @@ def shap_values(
 
     There are no rows where the margin is no sum over features, and rows that the graph refuses are left out.
     """
-    inputs, terms = params.data.kinds, dict[str, np.ndarray]()
-    with suppress(UnsupportedError):  # `package` raises it
-        terms = explanation_terms(model, inputs, train) if limit else {}
+    inputs = params.data.kinds
+    terms = explanation_terms(model, inputs, train) if limit else {}
     if not terms:
         return test.head(0), np.empty((0, len(inputs), 1))
     explainer = Explainer(pack_explanation(terms))

@@ -9,6 +9,9 @@ import pandas as pd
 import pytest
 from feature_engine.datetime import DatetimeFeatures
 from feature_engine.encoding import OrdinalEncoder
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import StackingClassifier
+from sklearn.gaussian_process import GaussianProcessClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import Pipeline
@@ -84,11 +87,11 @@ def test_a_session_answers_as_its_pipeline(classes: int) -> None:
 
 
 def test_a_missing_value_arrives_as_it_did_in_training() -> None:
-    it = fitted("sklearn.HistGradientBoostingClassifier")
-    session = PipelineSession(it.pipeline, it.inputs)
+    it = fitted("HistGradientBoostingClassifier two classes")
+    session = PipelineSession(it.pipeline, it.case.inputs)
 
     np.testing.assert_array_equal(
-        graph_scores(session, it.frame, it.inputs)[1],  # type: ignore[arg-type]
+        graph_scores(session, it.frame, it.case.inputs)[1],  # type: ignore[arg-type]
         pipeline_scores(it.pipeline, it.frame)[1],
     )
 
@@ -156,3 +159,20 @@ def test_a_type_whose_module_is_not_installed_is_named(own: Path, monkeypatch: p
 def test_a_damaged_file_is_refused(cut: int) -> None:
     with pytest.raises(ValueError, match="^cannot be read: "):
         open_pipeline(dump_model(fit(model=LogisticRegression()))[:cut], KINDS, {})
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        CalibratedClassifierCV(GaussianNB()),
+        GaussianProcessClassifier(),
+        StackingClassifier([("bayes", GaussianNB()), ("linear", LogisticRegression())]),
+    ],
+    ids=lambda estimator: type(estimator).__name__,
+)
+def test_estimators_of_scikit_learn_need_no_trust(estimator: Any) -> None:
+    pipeline, rows = fit(model=estimator), frame(20)
+
+    [answer] = open_pipeline(dump_model(pipeline), KINDS, {}).run(["answer"], feeds(rows, KINDS))
+
+    np.testing.assert_array_equal(answer, pipeline_scores(pipeline, rows)[1])
