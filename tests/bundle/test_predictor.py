@@ -198,7 +198,7 @@ OF_FLOATS = OF_FLOATS.replace("missing = IsNaN(wind)", "read = Cast <to = 11> (w
         (OF_FLOATS, "input 'wind': expected tensor(double), the model has tensor(float)"),
         (
             GRAPH.replace("string[n]", "string[n, 1]"),
-            "input 'origin': expected tensor(string), the graph",
+            "input 'origin': expected tensor(string), the model",
         ),
         (GRAPH.replace("(double[n] margin, double[n] answer)", "(double[n] answer)"), "output 'margin'"),
         (GRAPH.replace("double[n] margin,", "double[n] margin, double[n] known,"), "output 'known'"),

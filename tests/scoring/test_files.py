@@ -526,7 +526,9 @@ def test_a_model_of_several_classes_is_explained_class_by_class() -> None:
 
     assert names[5:7] == ["base_late", "contribution_origin_late"]
     assert names[-1] == "contribution_start_never"
-    explanation = Explanation((), np.array([0.1, 0.2, 0.3]), np.arange(18.0).reshape(2, 3, 3), np.zeros((2, 3)))
+    explanation = Explanation(
+        ("origin", "wind", "start"), np.array([0.1, 0.2, 0.3]), np.arange(18.0).reshape(2, 3, 3), np.zeros((2, 3))
+    )
     columns = _explained_columns(explanation, np.array([False, True]))
     assert [column[0] for column in columns] == [0.1, 0.0, 3.0, 6.0, 0.2, 1.0, 4.0, 7.0, 0.3, 2.0, 5.0, 8.0]
     assert all(column[1] is None for column in columns)
