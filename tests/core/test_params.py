@@ -83,7 +83,7 @@ def test_the_projects_own_params_are_valid() -> None:
         # nothing near: all valid names
         (
             {"package": {"zzz": "x"}},
-            "params.yaml: package.zzz: unknown key; valid names: description, intended_use, limits, name",
+            "params.yaml: package.zzz: unknown key; valid names: description, intended_use, limits, name, runtime",
         ),
         # wrong types
         ({"seed": "0"}, 'params.yaml: seed = "0": input should be a valid integer'),

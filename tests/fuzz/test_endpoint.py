@@ -489,7 +489,7 @@ def _asked_by(case: Any) -> Asked:
         )
     body = case.body if isinstance(case.body, bytes) else json.dumps(case.body).encode("utf-8", "surrogatepass")
     told = request(case.method, path, headers | {"content-type": media}, body)
-    whole = case.method == "POST" and case.path == "/predict" and not headers
+    whole = case.method == "POST" and case.path == "/predict" and not headers and not case.query
     return Asked("schema", told, case.method, media=JSON if whole else "", body=body, alone=not whole)
 
 

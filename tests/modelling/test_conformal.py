@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from mlops_pkg.bundle.manifest import BundleError
-from mlops_pkg.bundle.predictor import Answers, interval_of
+from mlops_pkg.bundle.predictor import Answers, interval_of, require_interval
 from mlops_pkg.bundle.records import Reject
 from mlops_pkg.bundle.signature import Interval, class_sets
 from mlops_pkg.core.params import UserError
 from mlops_pkg.modelling.conformal import calibrate, interval_metrics
 from mlops_pkg.serving.messages import ModelInfo, json_answers
+from tests.toy import TOY
 
 INFO = ModelInfo("toy", "0" * 12, "0" * 64)
 
@@ -109,4 +110,4 @@ def test_a_set_of_classes_is_answered_by_their_names() -> None:
 
 def test_a_model_without_intervals_says_so() -> None:
     with pytest.raises(BundleError, match=r"signature\.json: interval: the model has no intervals; set evaluate\.cov"):
-        interval_of(Answers(np.array([1.0]), None, ()), None)
+        require_interval(TOY)
