@@ -32,8 +32,8 @@ class LinearTerms:
         self.base = arrays["intercept"] + (self.coefficients * self.means).sum(axis=1)  # of each target
 
     @property
-    def work(self) -> int:
-        """Terms that are computed for one row."""
+    def terms_per_row(self) -> int:
+        """The number of terms that are computed for one row."""
         return self.coefficients.size
 
     def contributions(self, x: Floats) -> Floats:
@@ -160,8 +160,8 @@ class TreeTerms:
             self._paths += _group_paths(values, targets, boxes)
 
     @property
-    def work(self) -> int:
-        """Terms that are computed for one row."""
+    def terms_per_row(self) -> int:
+        """The number of terms that are computed for one row."""
         return sum(paths.place.size * len(paths.nodes) for paths in self._paths)
 
     def contributions(self, x: Floats) -> Floats:

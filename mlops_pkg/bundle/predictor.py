@@ -162,7 +162,7 @@ class Answers:
 
 # %% ../../nbs/bundle/19b_predictor.ipynb #interval-of
 def require_interval(signature: Signature) -> Interval:
-    """Return what holds the truth for most rows; raise `BundleError` for a model without intervals."""
+    """Return the prediction interval of a signature; raise `BundleError` where it has none."""
     if signature.interval is None:
         reason = "the model has no intervals; set evaluate.coverage in params.yaml, and package it again"
         raise BundleError(f"{SIGNATURE}: interval: {reason}")

@@ -96,7 +96,7 @@ def list_definitions(files: dict[str, bytes]) -> dict[str, str]:
 
 
 def open_model(files: dict[str, bytes], params: BaseParams) -> Any:
-    """Return the session of the files of a model, whose types are all trusted."""
+    """Return a session of the files of a model, e.g. of `make_model`; all types in them are trusted."""
     if MODEL in files:
         return open_session(files[MODEL])
     types = list_definitions(files)
@@ -104,7 +104,7 @@ def open_model(files: dict[str, bytes], params: BaseParams) -> Any:
 
 
 def explain_runtime(model: Pipeline, params: BaseParams) -> str:
-    """Return in a line why a pipeline is packed as Python objects, and what would make it portable."""
+    """Return one line: why a pipeline is packed as Python objects, and what would make it portable."""
     try:
         export(model, params.data.kinds)
     except UnsupportedError as error:

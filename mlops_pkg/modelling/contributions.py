@@ -38,7 +38,7 @@ def shap_values(
     if not terms:
         return test.head(0), np.empty((0, len(inputs), 1))
     explainer = Explainer(pack_explanation(terms))
-    count = min(limit, max(LEAST, WORK // explainer.terms.work))
+    count = min(limit, max(LEAST, WORK // explainer.terms.terms_per_row))
     rows = np.sort(np.random.default_rng(params.seed).permutation(len(test))[:count])
     sample = test.iloc[rows].reset_index(drop=True)
     margin, _, features = open_session(export(model, inputs)).run(None, feeds(sample, inputs))

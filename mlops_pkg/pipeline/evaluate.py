@@ -20,18 +20,18 @@ EVALUATED = ("validation", "test", "live")
 def run(params: Params, workspace: Workspace) -> None:
     """Write metrics, curves and predictions of the model and its baselines."""
     target = params.data.target
-    train, *evaluated = (read_table(workspace.input("ingest", f"{name}.parquet")) for name in ("train", *EVALUATED))
-    rows, prior = dict(zip(EVALUATED, evaluated, strict=True)), prior_of(train[target.name], params)
-    for name, frame in rows.items():
-        check_target(frame[target.name], params.task, target, name)
+    rows = {name: read_table(workspace.input("ingest", f"{name}.parquet")) for name in ("train", *EVALUATED)}
+    prior = prior_of(rows["train"][target.name], params)
+    for name in EVALUATED:
+        check_target(rows[name][target.name], params.task, target, name)
     files = {"model": "model.skops", "linear": "baseline.skops"}
     models = {name: read_model(workspace.input("train", file), params) for name, file in files.items()}
-    predictions = {name: predict_all(models, frame, prior, params) for name, frame in rows.items()}
+    predictions = {name: predict_all(models, rows[name], prior, params) for name in EVALUATED}
     y, threshold = rows["validation"][target.name].to_numpy(), None
     if len(params.labels) == 2:
         threshold = choose_threshold(y, predictions["validation"]["model"])
     interval = calibrate(y, predictions["validation"]["model"], params.evaluate.coverage, bool(params.labels))
-    evaluation = Evaluation({"train": train, **rows}, predictions, threshold, params, params.evaluate, interval)
+    evaluation = Evaluation(rows, predictions, threshold, params, params.evaluate, interval)
     metrics = compare_models(evaluation)
     for name, entries in metrics["test"].items():
         print(f"  {name} on test: " + ", ".join(f"{key} {entry['value']:.4f}" for key, entry in entries.items()))

@@ -33,7 +33,7 @@ from mlops_pkg.portable.graph import (
     open_session,
     serialize,
 )
-from .margins import no_figures, score, score_in_parts, transform_features
+from .margins import refused_scores, score, score_in_parts, transform_features
 
 # %% ../../nbs/portable/19_export.ipynb #export-pipeline
 def supported() -> list[str]:
@@ -144,7 +144,7 @@ def scores_with_size(pipeline: Pipeline, frame: pd.DataFrame) -> np.ndarray:
 
     An array of 3 x rows, or 3 x rows x classes.
     """
-    return score_in_parts(partial(_score, pipeline), frame, no_figures(pipeline, 3))
+    return score_in_parts(partial(_score, pipeline), frame, refused_scores(pipeline, 3))
 
 # %% ../../nbs/portable/19_export.ipynb #explanation-terms
 def explanation_terms(pipeline: Pipeline, inputs: Mapping[str, str], frame: pd.DataFrame) -> dict[str, np.ndarray]:

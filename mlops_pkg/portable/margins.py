@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['INVERSES', 'XGBOOST_LINKS', 'DECIMALS', 'REFUSALS', 'softmax', 'logistic', 'score', 'transform_features',
-           'score_pipeline', 'score_in_parts', 'no_figures', 'pipeline_scores']
+           'score_pipeline', 'score_in_parts', 'refused_scores', 'pipeline_scores']
 
 # %% ../../nbs/portable/15a_margins.ipynb #imports
 import warnings
@@ -99,7 +99,7 @@ def score_in_parts(
         return refused
 
 
-def no_figures(pipeline: Pipeline, count: int) -> np.ndarray:
+def refused_scores(pipeline: Pipeline, count: int) -> np.ndarray:
     """Return NaN for one row that a pipeline refuses: count x 1, or count x 1 x classes for more than two."""
     classes = len(getattr(pipeline.steps[-1][1], "classes_", ()))
     return np.full((count, 1, classes) if classes > 2 else (count, 1), np.nan)
@@ -107,7 +107,7 @@ def no_figures(pipeline: Pipeline, count: int) -> np.ndarray:
 
 def pipeline_scores(pipeline: Pipeline, frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Return margin and answer, rounded to 9 decimals, of raw records; NaN for a row that the pipeline refuses."""
-    refused = no_figures(pipeline, 2)
+    refused = refused_scores(pipeline, 2)
     margin, answer = score_in_parts(lambda part: np.stack(score_pipeline(pipeline, part)), frame, refused)
     with np.errstate(over="ignore"):
         return margin, np.round(answer, DECIMALS)

@@ -8,7 +8,6 @@ __all__ = ['TYPES', 'Tensor', 'PipelineSession', 'list_types', 'list_packages', 
 # %% ../../nbs/portable/19a_objects.ipynb #imports
 import hashlib
 import io
-import json
 import re
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -77,8 +76,7 @@ def list_types(content: bytes) -> list[str]:
 def list_packages(content: bytes) -> list[str]:
     """Return the top-level packages of all types in a skops archive, sorted."""
     schema = zipfile.ZipFile(io.BytesIO(content)).read("schema.json").decode()
-    modules = re.findall(r'"__module__": "(\w+)', json.dumps(json.loads(schema)))
-    return sorted(set(modules) - {"builtins"})
+    return sorted(set(re.findall(r'"__module__": *"(\w+)', schema)) - {"builtins"})
 
 
 def digest_of_definition(path: str) -> str:

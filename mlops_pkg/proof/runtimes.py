@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Scores', 'EDGE', 'DEADLINE', 'JSON', 'ARROW', 'Labels', 'ALONE', 'BATCH', 'STREAM', 'Way', 'Reference',
-           'find_difference', 'link_install', 'write_rows', 'predict_alone', 'serve_bundle', 'arrow_table',
+           'find_difference', 'link_requirements', 'write_rows', 'predict_alone', 'serve_bundle', 'arrow_table',
            'json_records', 'arrow_stream', 'post', 'json_answers', 'arrow_answers', 'ask_endpoint', 'endpoint_ways',
            'Subject', 'read_subject', 'predict_reference', 'predict_by_rows', 'read_stored_predictions', 'model_ways',
            'find_source_file', 'score_source', 'Runtime', 'compare_ways', 'compare_endpoint', 'compare_runtimes']
@@ -103,7 +103,7 @@ def find_difference(reference: Reference, scores: Scores) -> str | None:
 EDGE = ("numpy", "onnxruntime")
 
 
-def link_install(folder: Path, package: Path, packed: Bundle) -> None:
+def link_requirements(folder: Path, package: Path, packed: Bundle) -> None:
     """Fill a folder with links to all that the predictor of a bundle may import."""
     is_graph = MODEL in packed.files
     needed = EDGE if is_graph else re.findall(r"(?m)^([\w.-]+)==", packed.files[REQUIREMENTS].decode())
@@ -155,7 +155,7 @@ def predict_alone(
     with tempfile.TemporaryDirectory() as temporary:
         edge, rows, answers = (Path(temporary) / name for name in ("edge", "rows.npz", "answers.npy"))
         edge.mkdir()
-        link_install(edge, package, read_bundle(bundle, trusted))
+        link_requirements(edge, package, read_bundle(bundle, trusted))
         write_rows(rows, reference.rows, reference.inputs)
         command = [sys.executable, "-I", "-S", "-c", _ALONE, str(edge), str(bundle), str(rows), str(answers), *trusted]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env={}, cwd=temporary)

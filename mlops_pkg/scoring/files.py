@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 from ..bundle.explanation import explanation_names
 from ..bundle.file_format import explain_repeated, normalize_name
 from ..bundle.manifest import read_bundle
-from ..bundle.predictor import Extras, Predictor
+from ..bundle.predictor import NO_EXTRAS, Extras, Predictor
 from ..bundle.records import RecordsError, Reject, check_names
 from ..bundle.signature import Signature, label_text
 from ..bundle.table_files import file_kind
 from .blocks import Source, UnreadableError, open_source
-from .scores import PLAIN, Scored, Scores, score_blocks, score_in_processes
+from .scores import Scored, Scores, score_blocks, score_in_processes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -282,7 +282,7 @@ def score_file(
     processes: int = 1,
     keep: Sequence[str] = (),  # columns of the source that are copied to the output
     trusted: Sequence[str] = (),  # types of Python that the bundle may hold
-    extras: Extras = PLAIN,  # whether to write intervals, and what each field adds to the margin
+    extras: Extras = NO_EXTRAS,  # whether to write intervals, and what each field adds to the margin
     progress: Progress | None = None,
 ) -> Tally:
     """Write the predictions for the rows of `source` to `destination`, in their order; return a tally.

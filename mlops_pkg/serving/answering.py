@@ -126,7 +126,7 @@ class PredictionQueue:
 
 # %% ../../nbs/serving/45_answering.ipynb #predict-with-extras
 def predict_with_extras(model: Model, data: Any, extras: Extras) -> tuple[Answers, dict[str, Any]]:
-    """Return the predictions, and what is asked for beside them; raise `RefusedError` where the model has none."""
+    """Return the predictions, and the extras by name; raise `RefusedError` for extras that the model lacks."""
     predictor, found = model.predictor, dict[str, Any]()
     answers = predictor.predict(data)
     try:

@@ -155,7 +155,7 @@ class Service:
 
 # %% ../../nbs/serving/48_app.ipynb #check-head
 def read_query(query: bytes) -> Extras:
-    """Return what a query asks for beside predictions, as in explain=true; raise `RefusedError` for anything else."""
+    """Return the extras that a query asks for, e.g. explain=true; raise `RefusedError` for anything else."""
     flags = {}
     for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
         if name not in Extras._fields:
@@ -229,7 +229,7 @@ async def predict_in_thread(
     service: Service,
     work: Callable[[Model], tuple[Model, Any, Answers, bytes]],  # returns the model, its input and predictions, a body
 ) -> PredictResult:
-    """Return the result of a body that is predicted for in the thread."""
+    """Return the result of a request whose predictions are computed in the thread."""
     model, data, answers, content = await service.queue.run_in_thread(work)
     service.count_predictions(model, data, answers)
     return PredictResult(content, len(answers.answer), int(answers.rejected.sum()), answers.rejects)

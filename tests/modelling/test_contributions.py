@@ -102,7 +102,7 @@ def test_of_a_large_model_fewer_rows_are_explained(work: int, expected: int, mon
     rows, params = make_rows(), make_params()
     model = fit_trees(rows)
     terms = explanation_terms(model, KINDS, rows)
-    monkeypatch.setattr(contributions, "WORK", work * Explainer(pack_explanation(terms)).terms.work)
+    monkeypatch.setattr(contributions, "WORK", work * Explainer(pack_explanation(terms)).terms.terms_per_row)
 
     assert len(shap_values(model, rows, rows, params, limit=100)[0]) == expected
 

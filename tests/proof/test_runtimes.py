@@ -21,7 +21,7 @@ from mlops_pkg.proof.runtimes import (
     compare_runtimes,
     find_difference,
     find_source_file,
-    link_install,
+    link_requirements,
     predict_reference,
     read_subject,
     score_source,
@@ -155,7 +155,7 @@ def test_the_clean_environment_holds_nothing_but_what_the_predictor_needs(tmp_pa
 
     edge = tmp_path / "edge"
     edge.mkdir()
-    link_install(edge, Path(mlops_pkg.__file__).parent, Bundle("", {MODEL: b""}))
+    link_requirements(edge, Path(mlops_pkg.__file__).parent, Bundle("", {MODEL: b""}))
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); import mlops_pkg.bundle.predictor, onnxruntime\n"
         "for name in ('pandas', 'sklearn', 'pyarrow', 'click', 'onnx', 'mlops_pkg.core', 'mlops_pkg.pipeline'):\n"
