@@ -128,4 +128,6 @@ async def run(plan: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    json.dump(uvloop.run(run(json.load(sys.stdin))), sys.stdout)
+    measured = json.dumps(uvloop.run(run(json.load(sys.stdin))))
+    with open(sys.stdout.fileno(), "w", closefd=False) as output:  # buffered: PYTHONUNBUFFERED loses half of long writes
+        output.write(measured)
