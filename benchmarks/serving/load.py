@@ -129,5 +129,6 @@ async def run(plan: dict[str, Any]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     measured = json.dumps(uvloop.run(run(json.load(sys.stdin))))
-    with open(sys.stdout.fileno(), "w", closefd=False) as output:  # buffered: PYTHONUNBUFFERED loses half of long writes
+    # Buffered, because PYTHONUNBUFFERED=1 can lose half of a long write.
+    with open(sys.stdout.fileno(), "w", closefd=False) as output:
         output.write(measured)

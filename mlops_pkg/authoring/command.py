@@ -72,6 +72,9 @@ def rename(name: str, new: str) -> None:
     click.echo("".join(f"still '{name}': {line}\n" for line in lines) + f"{name} is {new}; next: `mlops_pkg run`")
 
 # %% ../../nbs/authoring/73_command.ipynb #new
+_SHEET = click.option("--sheet", metavar="NAME", help="The sheet of an Excel file; by default the first.")
+
+
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--title", help="The project's title, as people read it.")
@@ -80,8 +83,9 @@ def rename(name: str, new: str) -> None:
 @click.option("--start", type=click.Choice(["flights", "regression", "table"]), help="What to start from.")
 @click.option("--table", type=click.Path(path_type=Path), help="The file of your own table, for --start table.")
 @click.option("--target", help="The column of the table to predict.")
+@_SHEET
 @click.option("--defaults", is_flag=True, help="Ask nothing, and take the defaults.")
-def new(folder: Path, defaults: bool, **answers: Any) -> None:
+def new(folder: Path, defaults: bool, sheet: str | None, **answers: Any) -> None:
     """Make a project in FOLDER: seven notebooks, params.yaml, dvc.yaml, and the library as a wheel.
 
     Asks for options that are not given. The project starts from the flights out of New York, or from your own table.
@@ -104,7 +108,8 @@ def new(folder: Path, defaults: bool, **answers: Any) -> None:
         return
     table = Path(answers["table"]).resolve()
     make = ["make", "--directory", str(folder), "--no-print-directory", "adopt"]
-    if subprocess.run([*make, f"FILE={table}", f"TARGET={answers['target']}"], check=False).returncode:
+    words = [f"FILE={table}", f"TARGET={answers['target']}", f"SHEET={sheet or ''}"]
+    if subprocess.run([*make, *words], check=False).returncode:
         raise click.exceptions.Exit(1)
     amend_first_commit(folder)
     click.echo(f"{folder}: made for {table.name}; look at its params.yaml, then `make run`")
@@ -113,7 +118,8 @@ def new(folder: Path, defaults: bool, **answers: Any) -> None:
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--target", required=True, metavar="COLUMN", help="The column to predict.")
-def adopt(file: Path, target: str) -> None:
+@_SHEET
+def adopt(file: Path, target: str, sheet: str | None) -> None:
     """Replace the example with a table of your own.
 
     Writes params.yaml and the ingest notebook for it, as `mlops_pkg propose` would, copies the file into data/ and
@@ -126,5 +132,5 @@ def adopt(file: Path, target: str) -> None:
     from mlops_pkg.authoring.new import adopt as adopt_table
     from mlops_pkg.core.workspace import project_root
 
-    written = adopt_table(project_root(), file.resolve(), target)
+    written = adopt_table(project_root(), file.resolve(), target, sheet)
     click.echo(f"written: {', '.join(written)}; look at params.yaml, then `make run`")

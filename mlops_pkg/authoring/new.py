@@ -66,9 +66,12 @@ def amend_first_commit(folder: Path) -> None:
     git(folder, *identity, "commit", "--quiet", "--no-verify", "--amend", "--no-edit")
 
 # %% ../../nbs/authoring/71_new.ipynb #adopt
-def adopt(root: Path, file: Path, target: str) -> list[str]:
-    """Replace a project's example with a table; return the written paths, or raise `UserError` if it does not fit."""
-    written = write_proposal(propose(file, target, root), root)
+def adopt(root: Path, file: Path, target: str, sheet: str | None = None) -> list[str]:
+    """Replace a project's example with a table; return the written paths, or raise `UserError` if it does not fit.
+
+    `sheet` is that of an Excel file, by default the first.
+    """
+    written = write_proposal(propose(file, target, root, sheet), root)
     scratch = root / ".data.tmp"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()

@@ -108,8 +108,10 @@ def explain_runtime(model: Pipeline, params: BaseParams) -> str:
     try:
         export(model, params.data.kinds)
     except UnsupportedError as error:
-        return f"{OBJECTS}, as no graph can be made: {error}; an emitter would make it portable (docs/estimators.md)"
-    return f"{OBJECTS}, though a graph can be made: package.runtime: onnx is faster, and needs no Python libraries"
+        reason = f"as no graph can be made: {error}; an emitter would make it portable (docs/estimators.md)"
+    else:
+        reason = "though a graph can be made: package.runtime: onnx is faster, and needs no Python libraries"
+    return f"{OBJECTS} and {REQUIREMENTS}, the outs of package in dvc.yaml in place of {MODEL}, {reason}"
 
 # %% ../../nbs/modelling/24_bundling.ipynb #check-agreements
 def check_agreements(agreements: dict[str, Agreement]) -> None:

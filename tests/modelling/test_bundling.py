@@ -297,7 +297,9 @@ def test_a_pipeline_without_a_graph_is_packed_as_python_objects(
     assert re.search(r"^scikit-learn==[\d.]+ \\\n    --hash=sha256:\w{64}", requirements, re.MULTILINE)
     assert "model.skops (with the libraries of requirements.txt)" in (folder / "card.md").read_text()
     assert re.search(
-        r"model\.skops, as no graph can be made: .*BaggingClassifier.* an emitter", capsys.readouterr().out
+        r"model\.skops and requirements\.txt, the outs of package in dvc\.yaml in place of model\.onnx, "
+        r"as no graph can be made: .*BaggingClassifier.* an emitter",
+        capsys.readouterr().out,
     )
 
     content = re.sub(r"(?m)^scikit-learn==\S+", "scikit-learn==1.0", requirements)

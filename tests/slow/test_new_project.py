@@ -127,10 +127,10 @@ def test_a_sheet_of_excel_is_green_and_rebuilt_from_what_dvc_yaml_declares(insta
     price = ["NA" if n % 41 == 7 else n % 5 * 1.5 for n in range(600)]
     rows = [[day, n % 7, price[n], n % 9 == 0, n % 7 * 2 + n % 5] for n, day in enumerate(days)]
     notes = [["Verkäufe je Tag"], ["ohne Gewähr"]]
-    sheets = {"Verkäufe": [["Tag", "Wochentag", "Preis (€)", "Feiertag", "verkauft"], *rows], "Notizen": notes}
+    sheets = {"Notizen": notes, "Verkäufe": [["Tag", "Wochentag", "Preis (€)", "Feiertag", "verkauft"], *rows]}
     write_sheets(installed / "Verkäufe.xlsx", sheets)
     words = ["--title", "Shop", "--author", "Ada", "--table", "Verkäufe.xlsx", "--target", "verkauft", "--defaults"]
-    run(installed, "mlops_pkg", "new", "shop", *words)
+    run(installed, "mlops_pkg", "new", "shop", *words, "--sheet", "Verkäufe")
     root = installed / "shop"
     run(root, "make", "run")
     run(root, "mlops_pkg", "rebuild", "ingest")
