@@ -44,11 +44,13 @@ _DAY = {
     "Prove": ("sync", "rebuild", "parity", "prove", "declared"),
     "Share": ("verify", "merge", "mend"),
     "Read": ("summary", "report", "lineage"),
+    "Release": ("registry",),
     "Use": ("predict", "serve"),
 }
 _PARTS = {
     "predict": "scoring",
     "serve": "serving",
+    "registry": "registry",
     **dict.fromkeys(("new", "adopt", "add", "remove", "rename"), "authoring"),
 }  # the folder of each command that an optional part brings along
 _MISTAKES = (

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 # %% ../../nbs/authoring/73_command.ipynb #add
+_SHEET = click.option("--sheet", metavar="NAME", help="The sheet of an Excel file; by default the first.")
 _PART = click.argument("part", type=click.Choice(["stage"]), expose_value=False)
 
 
@@ -72,9 +73,6 @@ def rename(name: str, new: str) -> None:
     click.echo("".join(f"still '{name}': {line}\n" for line in lines) + f"{name} is {new}; next: `mlops_pkg run`")
 
 # %% ../../nbs/authoring/73_command.ipynb #new
-_SHEET = click.option("--sheet", metavar="NAME", help="The sheet of an Excel file; by default the first.")
-
-
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--title", help="The project's title, as people read it.")

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Name', 'ColumnName', 'ColumnNames', 'TAKEN', 'Label', 'SPLITS', 'UNDECLARED', 'UserError', 'mask_passwords',
            'nearest', 'dotted_key', 'rule_error', 'Section', 'Column', 'Target', 'Split', 'Shares', 'RandomSplit',
-           'choose_split', 'Sql', 'Source', 'FileFormat', 'Data', 'TableChecks', 'BaseParams', 'read_yaml', 'merge',
-           'Undeclared', 'package_name', 'import_stage', 'load_params', 'load_data']
+           'choose_split', 'Sql', 'Source', 'FileFormat', 'Data', 'TableChecks', 'Promotion', 'BaseParams', 'read_yaml',
+           'parse_yaml', 'merge', 'Undeclared', 'package_name', 'import_stage', 'load_params', 'load_data']
 
 # %% ../../nbs/core/00_params.ipynb #imports
 import codecs
@@ -395,6 +395,14 @@ class TableChecks(Section):
 
     max_reject_share: float = Field(ge=0, le=1, description="greatest share of a table's rows that may be rejected")
 
+
+class Promotion(Section):
+    """How much worse than the version in a stage one may be that takes its place; no stage reads it."""
+
+    metric: str | None = Field(None, description="what is compared on the test rows; by default roc_auc, or rmse")
+    margin: float = Field(0.01, ge=0, le=1, description="share of the other's figure that may be lost, on all rows")
+    slice_margin: float = Field(0.05, ge=0, le=1, description="the same of a slice, beyond chance")
+
 # %% ../../nbs/core/00_params.ipynb #params
 class BaseParams(Section):
     """What params.yaml of every project holds; a project's `Params` adds a section for each of its stages."""
@@ -404,6 +412,7 @@ class BaseParams(Section):
     task: Literal["classification", "regression"] = Field(description="a class, or a number, is predicted")
     seed: int = Field(ge=0, le=2**32 - 1, description="seed of everything random")
     data: Data
+    promotion: Promotion = Field(default_factory=lambda: Promotion.model_validate({}))
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
@@ -447,18 +456,25 @@ class _Loader(yaml.SafeLoader):
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return the mapping in a YAML file; raise `UserError` if there is none."""
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"{path.name}: there is no such file in {path.parent}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path.name}: not UTF-8 text (byte {error.start})") from None
+    return parse_yaml(text, path.name)
+
+
+def parse_yaml(text: str, name: str) -> dict[str, Any]:
+    """Return the mapping in a YAML text; raise `UserError`, which begins with the name, if there is none."""
+    try:
+        values = yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: 2013-13-45 has the form of a date
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 1})" if mark else ""
         problem = str(getattr(error, "problem", error)).splitlines()[0]
-        raise UserError(f"{path.name}: not valid YAML: {problem}{where}") from None
+        raise UserError(f"{name}: not valid YAML: {problem}{where}") from None
     if not isinstance(values, dict):
-        raise UserError(f"{path.name}: expected a mapping of sections, found {type(values).__name__}")
+        raise UserError(f"{name}: expected a mapping of sections, found {type(values).__name__}")
     return values
 
 # %% ../../nbs/core/00_params.ipynb #merge

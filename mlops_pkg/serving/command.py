@@ -14,7 +14,9 @@ import click
 
 # %% ../../nbs/serving/54_command.ipynb #serve
 @click.command()
-@click.option("--bundle", metavar="DIR", type=click.Path(path_type=Path), help="Folder of the bundle to serve.")
+@click.option(
+    "--bundle", metavar="DIR", type=click.Path(path_type=Path), help="Folder, NAME@VERSION or NAME#STAGE to serve."
+)
 @click.option("--host", help="Address to listen on.")
 @click.option("--port", type=int, help="Port to listen on; 0 for a free one.")
 @click.option("--workers", type=int, help="Processes that share the port.")
@@ -40,14 +42,13 @@ def serve(config: Path | None, show: bool, name: str | None, **flags: Any) -> No
         key, stored = new_key(name)
         click.echo(key)
         click.echo(f"This is the key of {name}; it is shown only once. For the file of settings:", err=True)
-        click.echo(f'keys = [{{name = "{name}", sha256 = "{stored.sha256}"}}]', err=True)
-        return
+        return click.echo(f'keys = [{{name = "{name}", sha256 = "{stored.sha256}"}}]', err=True)
     settings = load_settings(flags, config)
     if show:
-        click.echo(show_settings(settings), nl=False)
-        return
+        return click.echo(show_settings(settings), nl=False)
     if os.name == "nt":
         raise SettingsError("serve: needs Linux or macOS; on Windows run it in WSL")
+    from mlops_pkg.bundle.manifest import find_bundle
     from mlops_pkg.serving.server import run_server
 
-    raise SystemExit(run_server(settings))
+    raise SystemExit(run_server(settings.model_copy(update={"bundle": find_bundle(settings.bundle)})))

@@ -1,6 +1,7 @@
 """The wheel in clean environments: the edge install, and the extras `pipeline` and `serve`, on real rows."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -12,12 +13,16 @@ from urllib.request import urlopen
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
+from mlops_pkg.bundle.manifest import verify
+from mlops_pkg.core.data import md5
+from mlops_pkg.core.environment import pinned_lines
 from mlops_pkg.core.params import load_params
 from mlops_pkg.core.workspace import read_table
 from mlops_pkg.proof import runtimes
 from mlops_pkg.proof.runtimes import closure, write_rows
-from tests.conftest import ROOT, TESTS
+from tests.conftest import IDENTITY, ROOT, TESTS
 
 pytestmark = pytest.mark.slow
 
@@ -219,6 +224,40 @@ def test_the_extra_serve_alone_serves_and_loads_no_machine_learning(wheel: Path,
     assert {"fastapi", "uvicorn", "pyarrow"} <= {name.partition(".")[0] for _, name in ours}
     assert {name.partition(".")[0] for _, name in imports} & loads == set()
     assert [pair for pair in ours if pair[1].partition(".")[0] in ("pickle", "marshal", "shelve")] == []
+    assert run(str(python), "-c", "import importlib.util as u; print(u.find_spec('pandas'))", cwd=tmp_path) == "None\n"
+
+
+def test_the_extra_registry_alone_fetches_a_bundle_from_git_and_the_remote(wheel: Path, tmp_path: Path) -> None:
+    lock = tmp_path / "registry.txt"
+    lock.write_text(
+        pinned_lines(closure(["dvc", "pydantic", "pyyaml", "numpy", "onnxruntime"]), ROOT / "requirements.txt")
+    )
+    python = environment(tmp_path / "venv", wheel, str(lock))
+    package, storage, hub = ROOT / "artifacts" / "package", tmp_path / "storage", tmp_path / "hub"
+    outs = [{"path": f"artifacts/package/{path.name}", "md5": md5(path)} for path in package.iterdir()]
+    for out in outs:
+        place = storage / "files" / "md5" / out["md5"][:2] / out["md5"][2:]
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / out["path"], place)
+    (hub / ".dvc").mkdir(parents=True)
+    (hub / ".dvc" / "config").write_text(f"[core]\n    remote = a\n['remote \"a\"']\n    url = {storage}\n")
+    recorded = [out for out in outs if not out["path"].endswith(".gitignore")]
+    (hub / "dvc.lock").write_text(yaml.safe_dump({"stages": {"package": {"cmd": "make", "outs": recorded}}}))
+    run("git", "init", "--quiet", cwd=hub)
+    run("git", "add", ".", cwd=hub)
+    run("git", *IDENTITY, "commit", "--quiet", "--message", "A model", cwd=hub)
+    facts = json.dumps({"bundle": verify(package)})
+    run("git", *IDENTITY, "tag", "--annotate", "--message", f"Register\n\n{facts}", "late-flights@v1.0.0", cwd=hub)
+    read_table(ROOT / "artifacts" / "ingest" / "live.parquet").head(500).to_csv(tmp_path / "in.csv", index=False)
+
+    environ = {**os.environ, "MLOPS_PKG_REGISTRY": f"file://{hub}", "MLOPS_PKG_CACHE": str(tmp_path / "bundles")}
+    ours = [str(python), "-m", "mlops_pkg", "predict", "--bundle", "late-flights@v1.0.0", "in.csv", "out.csv"]
+    done = subprocess.run(ours, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    stored = read_table(ROOT / "artifacts" / "evaluate" / "predictions.parquet")
+    expected = stored.loc[stored["split"] == "live", "model"].head(500)
+    assert np.array_equal(pd.read_csv(tmp_path / "out.csv")["probability"], expected)
     assert run(str(python), "-c", "import importlib.util as u; print(u.find_spec('pandas'))", cwd=tmp_path) == "None\n"
 
 
