@@ -118,10 +118,10 @@ def slice_metrics(evaluation: Evaluation) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=None if lines else ["split", "slice", "value", "rows"])
 
 # %% ../../nbs/modelling/23_evaluation.ipynb #importance
-def _permute(X: pd.DataFrame, name: str, order: np.ndarray) -> pd.DataFrame:
-    """Return a copy with the values of one column in another order."""
-    permuted = X.copy(deep=False)
-    permuted[name] = X[name].to_numpy()[order]
+def _permute(X: pd.DataFrame, name: str, orders: list[np.ndarray]) -> pd.DataFrame:
+    """Return a copy for each order, one below the other, in which the values of one column have that order."""
+    permuted = pd.concat([X] * len(orders), ignore_index=True)
+    permuted[name] = X[name].to_numpy()[np.concatenate(orders)]
     return permuted
 
 
@@ -135,17 +135,17 @@ def importance(model: Pipeline, frame: pd.DataFrame, params: BaseParams, setting
     sample = frame.iloc[rows].reset_index(drop=True)
     X, y = sample[list(params.data.columns)], sample[params.data.target.name].to_numpy()
 
-    def loss(records: pd.DataFrame) -> float:
-        classifies = params.task == "classification"
-        metrics = weighted_metrics(y, predict(model, records, params.task), 0.5 if classifies else None)(
-            np.ones(len(y))
-        )
+    classifies, repeats = params.task == "classification", settings.importance_repeats
+
+    def loss(prediction: np.ndarray) -> float:
+        metrics = weighted_metrics(y, prediction, 0.5 if classifies else None)(np.ones(len(y)))
         return -metrics["roc_auc"] if classifies else metrics["rmse"]
 
-    base, lines = loss(X), []
+    base, lines = loss(predict(model, X, params.task)), []
     for name in X.columns:
-        shuffles = (generator.permutation(len(X)) for _ in range(settings.importance_repeats))
-        drops = [loss(_permute(X, name, order)) - base for order in shuffles]
+        orders = [generator.permutation(len(X)) for _ in range(repeats)]
+        predictions = predict(model, _permute(X, name, orders), params.task)
+        drops = [loss(prediction) - base for prediction in np.split(predictions, repeats)]
         lines.append({"column": name, "drop": np.mean(drops), "low": min(drops), "high": max(drops)})
     return pd.DataFrame(lines).round(6).sort_values(["drop", "column"], ascending=[False, True], ignore_index=True)
 

@@ -17,7 +17,7 @@ from sklearn.pipeline import Pipeline
 
 from ..core.params import BaseParams, Data, Target, UserError
 from .classes import own_classes
-from ..portable.margins import score_pipeline, transform_features
+from ..portable.margins import predict_answer, transform_features
 from ..portable.persistence import load_model
 
 # %% ../../nbs/modelling/21_models.ipynb #features-and-target
@@ -70,7 +70,7 @@ def predict(model: Pipeline, X: pd.DataFrame, task: str) -> np.ndarray:
         for column, weight in zip(np.asarray(transform_features(model, X)).T, np.ravel(last.coef_), strict=True):
             prediction += column * weight
     else:
-        prediction = score_pipeline(model, X)[1]
+        prediction = predict_answer(last, transform_features(model, X))
     return np.round(prediction, 9)
 
 # %% ../../nbs/modelling/21_models.ipynb #read-model

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PARTS', 'Gate', 'check_proofs', 'check_pushed', 'check_card', 'Contest', 'is_better_if_greater', 'compare_bundles',
-           'check_metric', 'check_slices', 'check_promotion']
+           'check_metric', 'check_slices', 'check_promotion', 'find_settings', 'find_test_rows', 'read_output']
 
 # %% ../../nbs/registry/84_gates.ipynb #imports
 import io
@@ -155,8 +155,8 @@ def check_promotion(
     snapshot: Snapshot, proofs: Mapping[str, Any], challenger: Path, champion: Path | None
 ) -> Iterator[Gate]:
     """Yield the gates of a promotion: the challenger's commit and bundle, and the bundle that is in the stage now."""
-    params = snapshot.params()
-    settings = EvaluationSettings.model_validate(_known(params.get("evaluate", {}), EvaluationSettings))
+    params = snapshot.values("params.yaml")
+    settings = find_settings(params)
     bounds = Promotion.model_validate(params.get("promotion", {}))
     yield check_proofs(proofs)
     yield check_pushed(snapshot)
@@ -167,7 +167,7 @@ def check_promotion(
         return
     metric = bounds.metric or ("roc_auc" if params["task"] == "classification" else "rmse")
     try:
-        contest = compare_bundles(challenger, champion, _read_table(snapshot, "artifacts/ingest/test.parquet"))
+        contest = compare_bundles(challenger, champion, read_output(snapshot, find_test_rows(snapshot)))
     except UserError as error:
         yield Gate("metric", False, str(error))
         return
@@ -175,12 +175,26 @@ def check_promotion(
     yield check_slices(contest, bounds, metric, settings, params["seed"])
 
 # %% ../../nbs/registry/84_gates.ipynb #read-table
-def _known(values: Mapping[str, Any], section: Any) -> dict[str, Any]:
-    """Return the values of a section that the library's own class for it knows."""
-    return {name: value for name, value in values.items() if name in section.model_fields}
+def find_settings(params: Mapping[str, Any]) -> EvaluationSettings:
+    """Return how the model was evaluated, from the section of params.yaml that says it."""
+    fields = EvaluationSettings.model_fields
+    needed = {name for name, field in fields.items() if field.is_required()}
+    for section in params.values():
+        if isinstance(section, dict) and needed <= section.keys():
+            return EvaluationSettings.model_validate({key: section[key] for key in section.keys() & fields.keys()})
+    raise UserError(f"params.yaml: no section has the keys of an evaluation: {', '.join(sorted(needed))}")
 
 
-def _read_table(snapshot: Snapshot, path: str) -> pd.DataFrame:
+def find_test_rows(snapshot: Snapshot) -> str:
+    """Return the path of the test rows as they came, which `parity` asks every runtime for as well."""
+    rows = snapshot.values("dvc.yaml")["stages"].get("parity", {}).get("meta", {}).get("rows", [])
+    if path := next((path for path in rows if Path(path).stem == "test"), None):
+        return str(path)
+    raise UserError("dvc.yaml: stages.parity.meta.rows: no test.parquet, so the two cannot be compared")
+
+
+def read_output(snapshot: Snapshot, path: str) -> pd.DataFrame:
+    """Return a table that a commit records; raise `UserError` if it records none."""
     if path not in snapshot.outs:
         raise UserError(f"dvc.lock at {snapshot.commit[:10]} records no {path}")
     content = read_outputs(snapshot, {path: snapshot.outs[path]})[path]
@@ -191,7 +205,8 @@ def _check_fairness(snapshot: Snapshot, settings: EvaluationSettings) -> Gate:
     if not settings.least_ratio:
         return Gate("fairness", True, "evaluate.least_ratio has no bounds")
     try:
-        check_fairness(_read_table(snapshot, "artifacts/evaluate/fairness.csv"), settings)
+        table = next((path for path in snapshot.outs if path.endswith("/fairness.csv")), "fairness.csv")
+        check_fairness(read_output(snapshot, table), settings)
     except UserError as error:
         return Gate("fairness", False, str(error))
     return Gate("fairness", True, f"{', '.join(settings.least_ratio)} within the bounds")

@@ -51,7 +51,7 @@ def read_proofs(root: Path) -> dict[str, str]:
 # %% ../../nbs/registry/85_releases.ipynb #bundle-name
 def bundle_name(snapshot: Snapshot) -> str:
     """Return the name of the bundle of a commit."""
-    name = str(snapshot.params().get("package", {}).get("name", ""))
+    name = str(snapshot.values("params.yaml").get("package", {}).get("name", ""))
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]*[a-z0-9]", name):
         raise UserError(
             f"params.yaml: package.name = {name!r}: a registry needs letters, digits and hyphens, two or more"

@@ -38,7 +38,7 @@ class Snapshot:
     @cached_property
     def lock(self) -> dict[str, Locked]:
         """What dvc.lock records, by stage."""
-        return locked_stages(parse_yaml(self.text("dvc.lock"), "dvc.lock"), "dvc.lock")
+        return locked_stages(self.values("dvc.lock"), "dvc.lock")
 
     @cached_property
     def outs(self) -> dict[str, str]:
@@ -57,9 +57,9 @@ class Snapshot:
         """Return a file that git holds; raise `UserError` if the commit, or the file in it, is not here."""
         return git(self.root, "show", f"{self.commit}:{'./' * self.is_project}{path}")
 
-    def params(self) -> dict[str, Any]:
-        """Return the values of params.yaml."""
-        return parse_yaml(self.text("params.yaml"), "params.yaml")
+    def values(self, path: str) -> dict[str, Any]:
+        """Return the content of a YAML file."""
+        return parse_yaml(self.text(path), path)
 
 # %% ../../nbs/registry/81_snapshots.ipynb #open-remote
 def open_remote(snapshot: Snapshot) -> Any:

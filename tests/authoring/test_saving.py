@@ -450,7 +450,7 @@ def test_the_watch_exports_each_change_tells_a_broken_cell_and_ends_quietly(
     assert watching.stdout.readline() == f"{MODULE}: exported from {NAME}\n"
     watching.send_signal(signal.SIGINT)
 
-    assert watching.wait(timeout=10) == 0
+    assert watching.wait(timeout=60) == 0
     assert lines(toy) == []
 
 

@@ -11,12 +11,13 @@ import yaml
 
 from tests.conftest import IDENTITY, ROOT, lay_out
 
+LONGEST = ("test_new_project.py", "test_repro.py", "test_wheel.py", "test_processors.py", "test_own_classes.py")
 COPIED = ("README.md", "dvc.yaml", "settings.ini", "setup.py", "pyproject.toml", ".gitignore", ".dvcignore", "nbs")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first: the others run beside it."""
-    items.sort(key=lambda item: item.path.name != "test_new_project.py")
+    """The longest first: the others run beside them, and none is left alone at the end."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 class Project:

@@ -169,10 +169,12 @@ def test_run_that_is_interrupted_brings_back_what_stood_before(reproduced: Proje
     params = reproduced.root / "params.yaml"
     good, before = params.read_text(), contents(reproduced.root / "artifacts")
 
-    params.write_text(good.replace("max_iter: 20", "max_iter: 21"))
+    params.write_text(good.replace("bootstrap: 20", "bootstrap: 2000"))  # seconds of work after the first output
     running = reproduced.start(sys.executable, "-m", "mlops_pkg", "run", "package")
-    deadline = time.monotonic() + 60
-    while not (reproduced.root / "artifacts" / ".train.tmp").exists() and time.monotonic() < deadline:
+    deadline = time.monotonic() + 120
+    while not (reproduced.root / "artifacts" / ".evaluate.tmp").exists():
+        assert running.poll() is None, "it has ended"
+        assert time.monotonic() < deadline, "no output within two minutes"
         time.sleep(0.005)
     os.killpg(running.pid, signal.SIGINT)
 
