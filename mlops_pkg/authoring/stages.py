@@ -230,7 +230,7 @@ def _new_params(root: Path, name: str, after: str, recipe: Recipe) -> str:
     text, values = (root / "params.yaml").read_text("utf-8"), read_yaml(root / "params.yaml")
     if recipe.kind != "search":
         return insert_block(text, after, f"{name}: {{}}")
-    metric, takers = "roc_auc" if values.get("task") == "classification" else "rmse", _with_estimator(values)
+    metric, takers = "log_loss" if values.get("task") == "classification" else "rmse", _with_estimator(values)
     present = [{name: values[taker].get(name) or {} for name in ("estimator", "options")} for taker in takers]
     first = yaml.safe_dump(present, default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True)
     text = insert_block(text, after, render_part("search.yaml", metric=metric, first=first.strip()).rstrip())

