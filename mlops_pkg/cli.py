@@ -44,6 +44,7 @@ _DAY = {
     "Prove": ("sync", "rebuild", "parity", "prove", "declared"),
     "Share": ("verify", "merge", "mend"),
     "Read": ("summary", "report", "lineage"),
+    "Compare": ("experiments", "compare"),
     "Release": ("registry",),
     "Use": ("predict", "serve"),
 }
@@ -51,6 +52,7 @@ _PARTS = {
     "predict": "scoring",
     "serve": "serving",
     "registry": "registry",
+    **dict.fromkeys(("experiments", "compare"), "tracking"),
     **dict.fromkeys(("new", "adopt", "add", "remove", "rename"), "authoring"),
 }  # the folder of each command that an optional part brings along
 _MISTAKES = (

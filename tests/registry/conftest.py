@@ -61,7 +61,7 @@ def record(root: Path, storage: Path | None) -> None:
                 place = store / "files" / "md5" / entry["md5"][:2] / entry["md5"][2:]
                 place.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(root / entry["path"], place)
-    (root / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": lock}))
+    (root / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": lock}, sort_keys=False))
     (root / "reports").mkdir(exist_ok=True)
     for proof in ("sync", "rebuild", "parity"):
         (root / "reports" / f"{proof}.json").write_text(json.dumps({"ok": True, "stages": []}))

@@ -1,0 +1,139 @@
+"""What was tried, as a table and side by side: params that differ, paired differences, verdicts and stages."""
+
+import csv
+import io
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from mlops_pkg.cli import commands
+from mlops_pkg.core.workspace import read_json, read_table
+from mlops_pkg.modelling.metrics import weighted_metrics
+from mlops_pkg.registry.releases import promote, register
+from mlops_pkg.tracking.comparison import compare_predictions, find_snapshot
+from mlops_pkg.tracking.experiments import read_experiments
+from tests.conftest import said_by
+from tests.registry.conftest import Team, git
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    def invoke(root: Path, *arguments: str) -> Any:
+        monkeypatch.chdir(root)
+        return CliRunner().invoke(commands, list(arguments), catch_exceptions=False)
+
+    return invoke
+
+
+def as_experiment(team: Team, name: str, model: str) -> str:
+    """Keep a model as `dvc exp run` would: a commit that no branch shows."""
+    before = git(team.root, "rev-parse", "HEAD")
+    commit = team.build(model)
+    git(team.root, "update-ref", f"refs/exps/{before[:2]}/{before[2:]}/{name}", commit)
+    git(team.root, "reset", "--quiet", "--hard", before)
+    git(team.root, "push", "--quiet", "--force", "origin", "HEAD:main")
+    return commit
+
+
+def test_experiments_branches_and_versions_stand_in_one_table_sorted_by_a_metric(team: Team, run: Run) -> None:
+    team.build("first")
+    register(team.root)
+    promote(team.root, "late-flights", "v1.0.0", "prod")
+    as_experiment(team, "more-trees", "better")
+    as_experiment(team, "one-tree", "worse")
+
+    rows = json.loads(run(team.root, "experiments", "--sort", "roc_auc", "--json").stdout)
+    shown = run(team.root, "experiments", "--sort", "roc_auc").stdout
+    written = list(csv.DictReader(io.StringIO(run(team.root, "experiments", "*-tree*", "--csv").stdout)))
+
+    assert {one["name"]: (one["kind"], one["stage"]) for one in rows} == {
+        "main": ("branch", ""),
+        "late-flights@v1.0.0": ("version", "prod"),
+        "more-trees": ("experiment", ""),
+        "one-tree": ("experiment", ""),
+    }
+    scores = [one["test.roc_auc"] for one in rows]
+    assert scores == sorted(scores, reverse=True)
+    assert rows[-1]["name"] == "one-tree"
+    assert rows[-1]["train.options.max_iter"] == 1
+    stored = read_json(team.models["worse"] / "artifacts" / "evaluate" / "comparison.json")["test"]["model"]["roc_auc"]
+    assert [rows[-1][f"test.roc_auc{end}"] for end in ("", "_low", "_high")] == [*stored.values()]
+    assert "train.options.max_iter" in shown.splitlines()[0]
+    assert "data." not in shown, "params that do not differ have no column"
+    assert [one["name"] for one in written] == ["more-trees", "one-tree"]
+    assert run(team.root, "experiments", "--sort", "auc").stderr.startswith("auc: no experiment has this metric; known")
+
+
+def test_a_comparison_is_paired_and_says_what_is_beyond_chance(team: Team, run: Run) -> None:
+    team.build("first")
+    as_experiment(team, "more-trees", "better")
+    as_experiment(team, "one-tree", "worse")
+
+    shown = run(team.root, "compare", "more-trees", "one-tree", "main").stdout
+    told = json.loads(run(team.root, "compare", "more-trees", "one-tree", "--json").stdout)["one-tree"]
+
+    assert told["params"] == [["train.options.learning_rate", 0.05, 0.01], ["train.options.max_iter", 60, 1]]
+    assert told["changes"] == {"params": ["train.options.learning_rate", "train.options.max_iter"]}
+    found = {one["metric"]: one for one in told["metrics"]}
+    tables = [
+        read_table(team.models[name] / "artifacts" / "evaluate" / "predictions.parquet") for name in ("better", "worse")
+    ]
+    test = [table[table["split"] == "test"] for table in tables]
+    expected = [
+        weighted_metrics(one["late"].to_numpy(), one["model"].to_numpy(), 0.5)(np.ones(len(one))) for one in test
+    ]
+    assert found["roc_auc"]["better"] == pytest.approx(expected[1]["roc_auc"] - expected[0]["roc_auc"])
+    assert found["log_loss"]["better"] == pytest.approx(expected[0]["log_loss"] - expected[1]["log_loss"])
+    assert told["rows"] == len(test[0])
+    assert found["log_loss"]["high"] < 0
+    assert "worse" in shown
+
+
+def test_a_model_does_not_differ_from_itself(team: Team) -> None:
+    commit = team.build("first")
+    snapshot = find_snapshot(team.root, commit)
+    found, _ = compare_predictions(snapshot, snapshot)
+    assert not any(one.is_certain for one in found)
+    assert {(one.better, one.low, one.high) for one in found} == {(0.0, 0.0, 0.0)}
+
+
+@pytest.mark.parametrize("name", ["main", "HEAD", "late-flights@v1.0.0", "late-flights#prod"])
+def test_each_kind_of_name_is_found(team: Team, name: str) -> None:
+    commit = team.build("first")
+    register(team.root)
+    promote(team.root, "late-flights", "v1.0.0", "prod")
+    assert find_snapshot(team.root, name).commit == commit
+
+
+def test_what_is_not_there_is_named(team: Team) -> None:
+    team.build("first")
+    assert said_by(lambda: find_snapshot(team.root, "nonsense")) == (
+        "nonsense: neither an experiment, nor a branch, a commit or a version; "
+        "`mlops_pkg experiments` lists what there is"
+    )
+
+
+def test_two_hundred_experiments_are_read_by_one_process_of_git(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlops_pkg.tracking import experiments
+
+    commit = team.build("first")
+    refs = [f"create refs/exps/{commit[:2]}/{commit[2:]}/try-{number} {commit}" for number in range(200)]
+    subprocess.run(["git", "update-ref", "--stdin"], cwd=team.root, input="\n".join(refs) + "\n", text=True, check=True)
+    calls = []
+    real = subprocess.run
+    monkeypatch.setattr(
+        experiments.subprocess, "run", lambda *given, **named: calls.append(given) or real(*given, **named)
+    )
+    found = read_experiments(team.root, names=["try-*"])
+
+    assert len(found) == 200
+    assert all(one.metrics for one in found)
+    assert len(calls) <= 6
