@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ClassName', 'ESTIMATORS', 'SCALED', 'ROUNDED', 'Options', 'ClassWeight', 'SEARCH', 'Choices', 'METRICS', 'Space',
-           'Step', 'FeatureSteps', 'EstimatorSettings', 'Range', 'Point', 'SearchSettings', 'EvaluationSettings',
-           'BundleSettings']
+           'Step', 'FeatureSteps', 'EstimatorSettings', 'Range', 'is_better_if_greater', 'Point', 'SearchSettings',
+           'EvaluationSettings', 'BundleSettings']
 
 # %% ../../nbs/modelling/20_sections.ipynb #imports
 from typing import Annotated, Any, Literal
@@ -182,6 +182,11 @@ METRICS = {  # whether more is better
     "classification": {"roc_auc": True, "pr_auc": True, "log_loss": False},
     "regression": {"mae": False, "rmse": False},
 }
+
+
+def is_better_if_greater(metric: str) -> bool:
+    """Return whether a greater value of a metric is better."""
+    return next((ways[metric] for ways in METRICS.values() if metric in ways), not metric.startswith(("ae_", "brier")))
 
 
 def _unfit_split(name: str | None, params: BaseParams) -> str:

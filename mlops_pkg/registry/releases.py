@@ -12,13 +12,12 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..bundle.manifest import LINEAGE, MANIFEST, METRICS, SIGNATURE
 from ..core.params import UserError
 from ..project.lock import ABSENT, differences, few
 from ..project.state import changed_since, outdated_rebuilds
-from .gates import Gate, check_promotion
 from .references import find_version
 from .snapshots import Snapshot, fetch_bundle, read_outputs
 from mlops_pkg.registry.tags import (
@@ -33,6 +32,9 @@ from mlops_pkg.registry.tags import (
 )
 from .versions import breaking_changes, find_changes, next_version, read_signature
 from ..report.terminal import metric_words, read_json_if_there
+
+if TYPE_CHECKING:
+    from mlops_pkg.registry.gates import Gate
 
 # %% ../../nbs/registry/85_releases.ipynb #read-proofs
 def read_proofs(root: Path) -> dict[str, str]:
@@ -116,13 +118,15 @@ def _number(root: Path, registry: Registry, snapshot: Snapshot, signature: bytes
 class Decision:
     """What was decided about a version, and from what."""
 
-    gates: list[Gate]
+    gates: "list[Gate]"
     before: str  # the version that was in the stage
     tag: str = ""  # the new tag; empty where the gates refuse
 
 
 def promote(root: Path, name: str, version: str, stage: str, override: str = "") -> Decision:
     """Put a version into a stage if the gates are green, or for the reason given; raise `UserError` if it cannot be."""
+    from mlops_pkg.registry.gates import check_promotion  # brings scikit-learn
+
     registry = current_registry(root, name)
     tag = find_version(registry, version)
     present = registry.stages().get(stage)

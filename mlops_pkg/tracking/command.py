@@ -29,7 +29,7 @@ def experiments(names: tuple[str, ...], metric: str | None, commits: int, form: 
       mlops_pkg experiments 'grid-*' --csv > tried.csv
     """  # noqa: D301
     from mlops_pkg.core.workspace import project_root
-    from mlops_pkg.modelling.paired import is_better_if_greater
+    from mlops_pkg.modelling.sections import is_better_if_greater
     from mlops_pkg.tracking.experiments import experiment_rows, find_metric, read_experiments
 
     found = read_experiments(project_root(), commits, names)

@@ -123,20 +123,20 @@ def test_the_bundle_of_a_stage_is_had_from_the_git_url_alone_and_answers_the_sam
 
 
 def test_of_two_who_promote_at_once_one_is_told_who_was_first(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mlops_pkg.registry import releases
+    from mlops_pkg.registry import gates
 
     release(team, "first")
     team.build("better")
     register(team.root)
     bob = team.clone("bob")
-    real = releases.check_promotion
+    real = gates.check_promotion
 
     def while_others_decide(*arguments: Any) -> Any:
-        monkeypatch.setattr(releases, "check_promotion", real)
+        monkeypatch.setattr(gates, "check_promotion", real)
         promote(bob, NAME, "v1.1.0", "prod", override="in a hurry")
         yield from real(*arguments)
 
-    monkeypatch.setattr(releases, "check_promotion", while_others_decide)
+    monkeypatch.setattr(gates, "check_promotion", while_others_decide)
     told = said_by(lambda: promote(team.root, NAME, "v1.1.0", "prod"))
 
     assert told.startswith(f"{NAME}#prod#2: bob was first: Promote {NAME} v1.1.0 to prod; look, then try again")

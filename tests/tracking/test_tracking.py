@@ -137,3 +137,32 @@ def test_two_hundred_experiments_are_read_by_one_process_of_git(team: Team, monk
     assert len(found) == 200
     assert all(one.metrics for one in found)
     assert len(calls) <= 6
+
+
+def write_notebook(root: Path, **cells: str) -> None:
+    content = [{"cell_type": "code", "id": name, "metadata": {}, "source": text} for name, text in cells.items()]
+    (root / "nbs").mkdir(exist_ok=True)
+    (root / "nbs" / "22_train.ipynb").write_text(json.dumps({"cells": content, "nbformat": 4, "nbformat_minor": 5}))
+    git(root, "add", "nbs")
+
+
+def test_what_a_branch_changes_is_told_with_its_proofs_figures_params_and_cells(team: Team, run: Run) -> None:
+    write_notebook(team.root, fit="model.fit(X)", look="model")
+    team.build("better")
+    git(team.root, "checkout", "--quiet", "-b", "topic")
+    write_notebook(team.root, fit="model.fit(X, y)", score="model.score(X, y)")
+    team.build("worse")
+    (team.root / "reports" / "parity.json").write_text(json.dumps({"ok": False}))
+
+    shown = run(team.root, "pr-report").stdout
+    run(team.root, "pr-report", "--out", "report.md")
+
+    assert (team.root / "report.md").read_text() == shown
+    assert shown.startswith("# What this branch changes since `main`\n")
+    assert "- ✅ `sync`\n- ✅ `rebuild`\n- ❌ `parity`: red\n" in shown
+    assert "| `train.options.max_iter` | `60` | `1` |" in shown
+    assert "- `nbs/22_train.ipynb`: added `score`; changed `fit`; removed `look`" in shown
+    [line] = [line for line in shown.splitlines() if line.startswith("| log_loss ")]
+    assert line.endswith("| worse |")
+    assert "❌ does not hold: -0." in shown
+    assert run(team.root, "pr-report", "--base", "nonsense").stderr.startswith("git merge-base: fatal: ")
