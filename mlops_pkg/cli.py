@@ -44,7 +44,7 @@ _DAY = {
     "Prove": ("sync", "rebuild", "parity", "prove", "declared"),
     "Share": ("verify", "merge", "mend"),
     "Read": ("summary", "report", "lineage"),
-    "Compare": ("experiments", "compare"),
+    "Compare": ("experiments", "compare", "pr-report"),
     "Release": ("registry",),
     "Use": ("predict", "serve"),
 }
@@ -52,7 +52,7 @@ _PARTS = {
     "predict": "scoring",
     "serve": "serving",
     "registry": "registry",
-    **dict.fromkeys(("experiments", "compare"), "tracking"),
+    **dict.fromkeys(("experiments", "compare", "pr-report"), "tracking"),
     **dict.fromkeys(("new", "adopt", "add", "remove", "rename"), "authoring"),
 }  # the folder of each command that an optional part brings along
 _MISTAKES = (
@@ -113,7 +113,9 @@ class Commands(Command, click.Group):
         """Return the command of that name; that of an optional part is imported now."""
         if cmd_name not in _PARTS or cmd_name not in self.list_commands(ctx):
             return super().get_command(ctx, cmd_name)
-        found: click.Command = getattr(import_module(f"mlops_pkg.{_PARTS[cmd_name]}.command"), cmd_name)
+        found: click.Command = getattr(
+            import_module(f"mlops_pkg.{_PARTS[cmd_name]}.command"), cmd_name.replace("-", "_")
+        )
         return found
 
 # %% ../nbs/90_cli.ipynb #commands-2

@@ -72,7 +72,7 @@ def paired_differences(
 
     def better(weights: np.ndarray) -> dict[str, float]:
         one, two = ours(weights), theirs(weights)
-        return {name: sign * (two[name] - one[name]) for name, sign in signs.items()}
+        return {name: sign * (two[name] - one[name]) + 0.0 for name, sign in signs.items()}  # no -0.0
 
     ends, point = bootstrap_intervals(better, len(y), settings, seed), better(whole)
     lows, highs = ends.loc["low"], ends.loc["high"]
