@@ -56,7 +56,7 @@ def test_every_make_target_exists() -> None:
 
 
 def test_every_command_exists_and_has_help() -> None:
-    named = set(re.findall(r"`mlops_pkg ([a-z]+)", ALL))
+    named = set(re.findall(r"`mlops_pkg ([a-z-]+)", ALL))
 
     assert {"sync", "parity", "research"} <= named
     for name in sorted(named):

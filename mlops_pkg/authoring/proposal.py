@@ -23,12 +23,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from .profile import ColumnProfile, Profile, find_format, read_profile
 from ..bundle.file_format import EXCEL, WITH_ZONE, read_times
 from ..bundle.table_files import file_kind, sheet_names
-from ..core.params import SPLITS, TAKEN, Data, FileFormat, UserError, nearest
+from ..core.params import SPLITS, TAKEN, Data, FileFormat, UserError, as_yaml, nearest, parse_yaml
 from ..core.sources import report_progress
 from ..core.splits import FEW_ROWS, FEW_VALUES
 from ..report.terminal import table
@@ -378,14 +377,9 @@ def propose_steps(columns: dict[str, ColumnProfile], by_time: bool) -> list[dict
     return [*steps, {"use": "DropConstantFeatures"}]
 
 # %% ../../nbs/authoring/63_proposal.ipynb #flow
-def _as_yaml(value: Any) -> str:
-    """Return a value on one line of YAML."""
-    return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True).strip()
-
-
 def _entry(key: str, value: Any) -> str:
     """Return a key and its value on one line of YAML, in quotes where needed, such as for `no`."""
-    return _as_yaml({key: value})[1:-1]
+    return as_yaml({key: value})[1:-1]
 
 
 def _percent(part: int, whole: int) -> str:
@@ -625,12 +619,12 @@ def params_text(proposal: Proposal) -> str:
         f"ingest:\n  max_reject_share: {max(0.01, math.ceil(200 * rejects) / 100):g}",
         "",
         "features:\n  steps:  # in order; `use` names a transformer, the other keys are its own options",
-        *(f"    - {_as_yaml(step)}" for step in propose_steps(proposal.columns, proposal.time_split is not None)),
+        *(f"    - {as_yaml(step)}" for step in propose_steps(proposal.columns, proposal.time_split is not None)),
     ]
     for section, values in _last_sections(proposal).items():
         lines += ["", f"{section}:", *(f"  {_entry(key, value)}" for key, value in values.items())]
     text = "\n".join(lines) + "\n"
-    Data.model_validate(yaml.safe_load(text)["data"])
+    Data.model_validate(parse_yaml(text, "params.yaml")["data"])
     return text
 
 # %% ../../nbs/authoring/63_proposal.ipynb #profile-table

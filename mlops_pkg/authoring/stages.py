@@ -23,7 +23,7 @@ import yaml
 
 from .generating import render_part, template_folder
 from .saving import clean_content, export, make_notebook, record_path, uncommitted_files, write_index
-from ..core.params import UserError, package_name, read_yaml
+from ..core.params import UserError, YamlDumper, as_yaml, package_name, parse_yaml, read_yaml
 from ..core.stage import WALK, check_stage, stage_names
 from ..core.workspace import write_bytes
 from mlops_pkg.project.files import (
@@ -232,8 +232,7 @@ def _new_params(root: Path, name: str, after: str, recipe: Recipe) -> str:
         return insert_block(text, after, f"{name}: {{}}")
     metric, takers = "log_loss" if values.get("task") == "classification" else "rmse", _with_estimator(values)
     present = [{name: values[taker].get(name) or {} for name in ("estimator", "options")} for taker in takers]
-    first = yaml.safe_dump(present, default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True)
-    text = insert_block(text, after, render_part("search.yaml", metric=metric, first=first.strip()).rstrip())
+    text = insert_block(text, after, render_part("search.yaml", metric=metric, first=as_yaml(present)).rstrip())
     for section in takers:
         if block := find_block(text, section):
             chosen = re.sub(r"(?m)^  estimator: .*", "  estimator: search  # what the stage search chooses", block[0])
@@ -301,11 +300,11 @@ def _unrestorable(values: dict[str, Any]) -> Iterator[str]:
 
 def restore_estimators(text: str) -> str:
     """Return params.yaml with the first settings of the search in each section whose estimator it chooses."""
-    values = yaml.safe_load(text)
+    values = parse_yaml(text, "params.yaml")
     for section in _with_estimator(values):
         if values[section]["estimator"] == "search" and (block := find_block(text, section)):
             point = {name: value for name, value in values["search"]["first"][0].items() if value}
-            lines = indent(yaml.safe_dump(point, sort_keys=False, allow_unicode=True).rstrip(), "  ")
+            lines = indent(yaml.dump(point, None, YamlDumper, sort_keys=False, allow_unicode=True).rstrip(), "  ")
             restored = re.sub(r"(?m)^  estimator: .*", lines.replace("\\", r"\\"), block[0])
             text = text[: block.start()] + restored + text[block.end() :]
     return text

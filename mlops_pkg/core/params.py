@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['Name', 'ColumnName', 'ColumnNames', 'TAKEN', 'Label', 'SPLITS', 'UNDECLARED', 'UserError', 'mask_passwords',
            'nearest', 'dotted_key', 'rule_error', 'Section', 'Column', 'Target', 'Split', 'Shares', 'RandomSplit',
-           'choose_split', 'Sql', 'Source', 'FileFormat', 'Data', 'TableChecks', 'Promotion', 'BaseParams', 'read_yaml',
-           'parse_yaml', 'merge', 'Undeclared', 'package_name', 'import_stage', 'load_params', 'load_data']
+           'choose_split', 'Sql', 'Source', 'FileFormat', 'Data', 'TableChecks', 'Promotion', 'BaseParams',
+           'YamlLoader', 'YamlDumper', 'as_yaml', 'read_yaml', 'parse_yaml', 'merge', 'Undeclared', 'package_name',
+           'import_stage', 'load_params', 'load_data']
 
 # %% ../../nbs/core/00_params.ipynb #imports
 import codecs
@@ -440,11 +441,22 @@ class BaseParams(Section):
         """The classes by their names; none for a regression."""
         return () if self.task == "regression" else self.data.target.classes
 
-# %% ../../nbs/core/00_params.ipynb #read-yaml
-class _Loader(yaml.SafeLoader):
+# %% ../../nbs/core/00_params.ipynb #yaml-loader
+_SCALARS = {  # what YAML 1.2 takes for anything but text, and how it begins
+    "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    "int": (r"[-+]?(?:0o[0-7_]+|0x[0-9a-fA-F_]+|\d[\d_]*)", "-+0123456789"),
+    "float": (
+        r"[-+]?(?:(?:\.\d+|\d[\d_]*\.[\d_]*)(?:[eE][-+]?\d+)?|\d[\d_]*[eE][-+]?\d+|\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN)",
+        "-+0123456789.",
+    ),
+}
+
+
+class YamlLoader(yaml.SafeLoader):
     """A safe loader that refuses a key written twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return a mapping; raise `MarkedYAMLError` for a key that is written twice."""
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             same = [other for other in keys if unicodedata.normalize("NFC", str(other)) == str(key)]
@@ -453,6 +465,33 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def _construct_int(loader: YamlLoader, node: yaml.ScalarNode) -> int:
+    text = str(loader.construct_scalar(node)).replace("_", "")
+    return int(text, 8 if "0o" in text else 16 if "0x" in text else 10)
+
+# %% ../../nbs/core/00_params.ipynb #yaml-dumper
+class YamlDumper(yaml.SafeDumper):
+    """A safe dumper that quotes each text which either version of YAML would take for something else."""
+
+
+def as_yaml(value: Any) -> str:
+    """Return a value on one line of YAML."""
+    line = yaml.dump(value, None, YamlDumper, default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True)
+    return str(line).strip()
+
+
+YamlLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in found if tag.rpartition(":")[2] not in _SCALARS]
+    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+YamlLoader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+for _name, (_pattern, _first) in _SCALARS.items():
+    for _class in (YamlLoader, YamlDumper):
+        _class.add_implicit_resolver(
+            f"tag:yaml.org,2002:{_name}", re.compile(f"^(?:{_pattern})$", re.ASCII), list(_first)
+        )
+
+# %% ../../nbs/core/00_params.ipynb #read-yaml
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return the mapping in a YAML file; raise `UserError` if there is none."""
     try:
@@ -467,7 +506,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def parse_yaml(text: str, name: str) -> dict[str, Any]:
     """Return the mapping in a YAML text; raise `UserError`, which begins with the name, if there is none."""
     try:
-        values = yaml.load(text, Loader=_Loader)
+        values = yaml.load(text, Loader=YamlLoader)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: 2013-13-45 has the form of a date
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 1})" if mark else ""
@@ -477,7 +516,7 @@ def parse_yaml(text: str, name: str) -> dict[str, Any]:
         raise UserError(f"{name}: expected a mapping of sections, found {type(values).__name__}")
     return values
 
-# %% ../../nbs/core/00_params.ipynb #merge
+
 def merge(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Return `values` updated with the nested `overrides`, section by section."""
     merged = dict(values)
@@ -511,7 +550,7 @@ class Undeclared:
 
 
 UNDECLARED = Undeclared()
-_Loader.add_constructor("!undeclared", lambda *_: UNDECLARED)
+YamlLoader.add_constructor("!undeclared", lambda *_: UNDECLARED)
 
 
 def _is_withheld(value: Any) -> bool:

@@ -24,7 +24,7 @@ from pathlib import Path
 from queue import Empty
 from typing import IO, Any
 
-from ..core.params import UserError, load_params, merge
+from ..core.params import UserError, YamlLoader, load_params, merge
 from ..core.stage import WALK, check_stage, fix_threads, stage_names
 from ..core.workspace import Workspace, replacing, write_bytes
 from .files import parameters_findings, paths_of, read_notebook, read_stages, source, stage_notebook
@@ -42,7 +42,7 @@ def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
         if not key.strip() or not equals:
             raise UserError(f"--set {pair}: expected key=value, e.g. train.options.max_iter=50")
         try:
-            value = yaml.safe_load(text)
+            value = YamlLoader(text).get_single_data()
         except yaml.YAMLError:
             raise UserError(f"--set {pair}: the value is not valid YAML") from None
         for quoted, plain in reversed(re.findall(r"\['(.*?)'\]|([^.\[]+)", key.strip())):

@@ -27,7 +27,16 @@ import yaml
 
 from ..core.differences import Sides, file_difference
 from ..core.environment import ENVIRONMENT, LOCK, libraries_of, locked_versions, read_environment
-from ..core.params import UNDECLARED, Undeclared, UserError, load_params, nearest, package_name, read_yaml
+from mlops_pkg.core.params import (
+    UNDECLARED,
+    Undeclared,
+    UserError,
+    YamlDumper,
+    load_params,
+    nearest,
+    package_name,
+    read_yaml,
+)
 from ..core.stage import stage_names
 from ..core.workspace import Workspace, write_bytes, write_json
 from ..project.files import params_of, paths_of, read_stages
@@ -36,7 +45,7 @@ from ..project.lock import IGNORED, Locked, path_digest, read_lock, recorded_mak
 from ..report.terminal import last_line, paint, rebuild_words, table, verdict
 
 # %% ../../nbs/proof/31_rebuild.ipynb #withhold
-class _Dumper(yaml.SafeDumper):
+class _Dumper(YamlDumper):
     """Writes a withheld value as `!undeclared`, and every other value in full, without aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002

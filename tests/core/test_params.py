@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from mlops_pkg.core import params as core
-from mlops_pkg.core.params import UserError, merge, nearest, read_yaml
+from mlops_pkg.core.params import UserError, as_yaml, merge, nearest, parse_yaml, read_yaml
 from mlops_pkg.pipeline.params import Params
 from tests.conftest import TASK
 from tests.names import NAMES, NFC, NFD
@@ -485,3 +485,29 @@ def test_a_column_that_is_known_later_is_refused(name: str) -> None:
     message = message_of(ROOT / "params.yaml", {"data": {"columns": {name: {"kind": "number"}}}})
 
     assert re.fullmatch(rf"params\.yaml: data\.columns\.{name}: known only after .*: remove it", message)
+
+
+SCALARS = (
+    "[No, yes, on, Off, y, 1e-3, 1E5, 12:30, 010, 0x1F, 0o17, 1_000, .5, 5., -.inf, true, null, ~, 2013-01-01, '5']"
+)
+
+
+def test_a_scalar_is_what_dvc_takes_it_for() -> None:
+    from ruamel.yaml import YAML
+
+    ours, theirs = parse_yaml(f"a: {SCALARS}", "params.yaml")["a"], YAML(typ="safe").load(SCALARS)
+
+    assert ours == theirs
+    assert [*map(type, ours)] == [*map(type, theirs)]
+    assert ours[:3] == ["No", "yes", "on"]
+
+
+def test_a_text_is_written_so_that_both_versions_of_yaml_read_a_text() -> None:
+    from ruamel.yaml import YAML
+
+    texts = SCALARS.strip("[]").replace("'", "").split(", ")
+    written = as_yaml(texts)
+
+    assert [yaml.safe_load(written), YAML(typ="safe").load(written), parse_yaml(f"a: {written}", "x")["a"]] == [
+        texts
+    ] * 3
