@@ -216,6 +216,8 @@ class Served(Remote):
 class Sftp(Served):
     """OpenSSH's own server, with a configuration, a host key and user keys that stand in the scratch folder alone."""
 
+    allowed = "ForceCommand internal-sftp\n"
+
     def __init__(self, scratch: Path) -> None:
         if SSHD is None:
             missing = "OpenSSH's server is not here: apt-get install openssh-server"
@@ -236,13 +238,28 @@ class Sftp(Served):
             f"ListenAddress {LOOPBACK}:{port}\nHostKey {self.scratch / 'host'}\nPidFile none\n"
             "UsePAM no\nStrictModes no\n"
             f"AuthorizedKeysFile {self.scratch / 'colleague.pub'}\nAuthenticationMethods publickey\n"
-            "Subsystem sftp internal-sftp\nForceCommand internal-sftp\n"
+            f"Subsystem sftp internal-sftp\n{self.allowed}"
         )
         return Server([str(SSHD), "-D", "-e", "-f", str(config)], port, self.log)
 
     def settings(self) -> dict[str, str]:
         address = f"{getpass.getuser()}@{LOOPBACK}:{self.wire.port}"
         return {"url": f"ssh://{address}{self.scratch / 'storage'}", "timeout": "10"}
+
+
+class Shell(Sftp):
+    """The same, where commands may be run: what git needs."""
+
+    allowed = ""
+
+    def command(self) -> str:
+        """Return the ssh of a colleague."""
+        known = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -o IdentitiesOnly=yes"
+        return f"ssh -F none -i {self.scratch / 'colleague'} {known}"
+
+    def address(self, path: Path) -> str:
+        """Return the address of a repository."""
+        return f"ssh://{getpass.getuser()}@{LOOPBACK}:{self.wire.port}{path}"
 
 
 class WebDav(Served):
