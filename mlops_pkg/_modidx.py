@@ -2330,6 +2330,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'mlops_pkg.registry.tags.Registry.version_of': ( 'registry/tags.html#registry.version_of',
                                                                                           'mlops_pkg/registry/tags.py'),
                                          'mlops_pkg.registry.tags.Tag': ('registry/tags.html#tag', 'mlops_pkg/registry/tags.py'),
+                                         'mlops_pkg.registry.tags.UnreachableError': ( 'registry/tags.html#unreachableerror',
+                                                                                       'mlops_pkg/registry/tags.py'),
                                          'mlops_pkg.registry.tags._facts_of': ( 'registry/tags.html#_facts_of',
                                                                                 'mlops_pkg/registry/tags.py'),
                                          'mlops_pkg.registry.tags._first_reason': ( 'registry/tags.html#_first_reason',

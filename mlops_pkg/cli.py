@@ -57,6 +57,7 @@ _PARTS = {
 }  # the folder of each command that an optional part brings along
 _MISTAKES = (
     "UserError",
+    "UnreachableError",
     "BundleError",
     "RecordsError",
     "SettingsError",

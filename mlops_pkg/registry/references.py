@@ -15,7 +15,7 @@ from pathlib import Path
 from ..core.params import UserError
 from ..core.workspace import project_root
 from .snapshots import bundles_folder, fetch_bundle
-from .tags import Registry, Tag, git, read_registry
+from .tags import Registry, Tag, UnreachableError, check_history, fetch_tags, git, read_registry
 
 # %% ../../nbs/registry/82_references.ipynb #split-reference
 def split_reference(reference: str) -> tuple[str, str]:
@@ -54,10 +54,10 @@ def open_registry(address: str, name: str) -> Path:
     if not (folder / "HEAD").is_file():
         folder.mkdir(parents=True, exist_ok=True)
         git(folder, "init", "--quiet", "--bare")
+        git(folder, "remote", "add", "origin", address)
     try:
-        tags = [f"+refs/tags/{name}{kind}*:refs/tags/{name}{kind}*" for kind in "@#"]
-        git(folder, "fetch", "--quiet", "--depth=1", "--prune", "--no-tags", address, *tags)
-    except UserError as error:
+        fetch_tags(folder, name)
+    except UnreachableError as error:
         if not read_registry(folder, name).versions:
             raise
         print(f"{address}: {error}; what was fetched before is used", file=sys.stderr)
@@ -72,4 +72,7 @@ def fetch(reference: str, address: str = "") -> Path:
     name, version = split_reference(reference)
     address = address or os.environ.get("MLOPS_PKG_REGISTRY", "")
     root = open_registry(address, name) if address else project_root()
-    return fetch_bundle(root, find_version(read_registry(root, name), version))
+    registry = read_registry(root, name)
+    for finding in check_history(registry):
+        raise UserError(finding)
+    return fetch_bundle(root, find_version(registry, version))

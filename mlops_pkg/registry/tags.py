@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['git', 'Tag', 'parse_tag', 'message_of', 'read_tags', 'Registry', 'version_key', 'read_registry', 'check_history',
-           'remote_of', 'write_tag', 'fetch_tags']
+           'remote_of', 'write_tag', 'UnreachableError', 'fetch_tags']
 
 # %% ../../nbs/registry/80_tags.ipynb #imports
 import json
@@ -191,11 +191,18 @@ def write_tag(root: Path, tag: str, commit: str, message: str) -> None:
             raise
 
 # %% ../../nbs/registry/80_tags.ipynb #fetch-tags
+class UnreachableError(UserError):
+    """The git remote does not answer."""
+
+
 def fetch_tags(root: Path, name: str) -> str:
     """Bring new tags of a bundle from the remote and return its name; raise `UserError` where both sides differ."""
     if not (remote := remote_of(root)):
         return ""
-    theirs = dict(_listed(git(root, "ls-remote", "--tags", remote), name))
+    try:
+        theirs = dict(_listed(git(root, "ls-remote", "--tags", remote), name))
+    except UserError as error:
+        raise UnreachableError(str(error)) from None
     ours = dict(_listed(git(root, "show-ref", "--tags", "-d") if read_tags(root) else "", name))
     for tag in sorted(ours):
         if tag not in theirs:
@@ -207,7 +214,8 @@ def fetch_tags(root: Path, name: str) -> str:
             )
             raise UserError(f"{tag}: not the same here and at {remote}: somebody moved it; {remedy}")
     if new := [f"refs/tags/{tag}:refs/tags/{tag}" for tag in sorted(theirs.keys() - ours.keys())]:
-        git(root, "fetch", "--quiet", "--no-tags", remote, *new)
+        shallow = ["--depth=1"] if git(root, "rev-parse", "--is-bare-repository").strip() == "true" else []
+        git(root, "fetch", "--quiet", "--no-tags", *shallow, remote, *new)
     return remote
 
 
