@@ -127,6 +127,8 @@ def fit_estimator(
         pipeline.fit(X, y, **weights)
     if name in ROUNDED:
         round_learned(model)
+    if np.size(start := getattr(model, "_baseline_prediction", 0.0)) > 1:  # numpy's logarithm depends on the processor
+        model._baseline_prediction = _rounded(start)
     if getattr(model, "n_jobs", None) == -1:  # threads may fit trees, but not add up their predictions in any order
         model.set_params(n_jobs=None)
     return pipeline
