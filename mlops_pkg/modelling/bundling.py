@@ -208,9 +208,9 @@ LIBRARY = ("core", "bundle", "portable", "modelling")  # the folders of the libr
 
 
 def _params_digests(params: BaseParams) -> dict[str, str]:
-    """Return the digest of each section, over its values as JSON with sorted keys."""
+    """Return the digest of each section that stages read, over its values as JSON with sorted keys."""
     digests = {}
-    for name in type(params).model_fields:
+    for name in (name for name in type(params).model_fields if name != "promotion"):
         value = getattr(params, name)
         values = value.model_dump(mode="json") if isinstance(value, Section) else value
         digests[name] = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
