@@ -616,6 +616,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'mlops_pkg.cli._page_is_red': ('cli.html#_page_is_red', 'mlops_pkg/cli.py'),
                                'mlops_pkg.cli._read': ('cli.html#_read', 'mlops_pkg/cli.py'),
                                'mlops_pkg.cli._root': ('cli.html#_root', 'mlops_pkg/cli.py'),
+                               'mlops_pkg.cli._uncached': ('cli.html#_uncached', 'mlops_pkg/cli.py'),
                                'mlops_pkg.cli.commands': ('cli.html#commands', 'mlops_pkg/cli.py'),
                                'mlops_pkg.cli.data': ('cli.html#data', 'mlops_pkg/cli.py'),
                                'mlops_pkg.cli.declared': ('cli.html#declared', 'mlops_pkg/cli.py'),

@@ -187,6 +187,15 @@ def _dvc(root: Path, *arguments: str) -> int:
         except KeyboardInterrupt:  # DVC has received it as well, and ends in order
             continue
 
+
+def _uncached(root: Path) -> dict[Path, bytes]:
+    """Return the outputs that git holds, or nobody: `dvc checkout` cannot bring them back."""
+    from mlops_pkg.project.files import read_stages
+    from mlops_pkg.project.lock import uncached_outputs
+
+    paths = [root / path for stage in read_stages(root).values() for path in uncached_outputs(stage)]
+    return {path: path.read_bytes() for path in paths if path.is_file()}
+
 # %% ../nbs/90_cli.ipynb #run
 @commands.command()
 @click.argument("stages", metavar="[STAGE]...", nargs=-1)
@@ -210,8 +219,12 @@ def run(context: click.Context, stages: tuple[str, ...]) -> None:
         click.echo(hint, err=True)
     context.invoke(data, new=False)
     context.invoke(mend, everything=False)
+    kept = _uncached(root)
     if _dvc(root, "repro", *stages):
         _dvc(root, "checkout", "--quiet", "dvc.yaml")
+        for path, content in kept.items():
+            if not path.exists():
+                path.write_bytes(content)
         click.echo("Stopped: the lines above say why. What stood before is back.", err=True)
         sys.exit(1)
     context.invoke(summary)
