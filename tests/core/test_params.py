@@ -493,7 +493,7 @@ SCALARS = (
 
 
 def test_a_scalar_is_what_dvc_takes_it_for() -> None:
-    from ruamel.yaml import YAML
+    YAML = pytest.importorskip("ruamel.yaml").YAML
 
     ours, theirs = parse_yaml(f"a: {SCALARS}", "params.yaml")["a"], YAML(typ="safe").load(SCALARS)
 
@@ -503,7 +503,7 @@ def test_a_scalar_is_what_dvc_takes_it_for() -> None:
 
 
 def test_a_text_is_written_so_that_both_versions_of_yaml_read_a_text() -> None:
-    from ruamel.yaml import YAML
+    YAML = pytest.importorskip("ruamel.yaml").YAML
 
     texts = SCALARS.strip("[]").replace("'", "").split(", ")
     written = as_yaml(texts)
