@@ -37,7 +37,10 @@ TESTED = (
 # What an extra lacks shows in any one case of a test; all cases run elsewhere.
 ONCE = """
 def pytest_collection_modifyitems(items):
-    items[:] = {(item.path, getattr(item, "originalname", item.name)): item for item in reversed(items)}.values()
+    first = {}
+    for item in items:
+        first.setdefault((item.path, getattr(item, "originalname", item.name)), item)
+    items[:] = first.values()
 """
 
 
