@@ -468,7 +468,7 @@ def test_memory_is_flat(suffix: str, bundle: Path, source: Path) -> None:
         )
         peaks.append(float(run(PEAK, bundle, path, source.with_name(f"out{suffix}")).stdout))
 
-    assert peaks[1] - peaks[0] < 40, f"{peaks[0]:.0f} MB for {rows:,} rows, {peaks[1]:.0f} MB for 30 times as many"
+    assert peaks[1] - peaks[0] < 64, f"{peaks[0]:.0f} MB for {rows:,} rows, {peaks[1]:.0f} MB for 30 times as many"
 
 
 def test_a_row_is_told_by_its_place_in_the_whole_file(
