@@ -450,10 +450,15 @@ def test_parquet_without_pyarrow_is_one_clear_line(bundle: Path, source: Path) -
 
 
 PEAK = """
-import resource, sys
+import re, resource, sys
+from pathlib import Path
 from mlops_pkg.scoring.files import score_file
 score_file(*sys.argv[1:4])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+status = Path("/proc/self/status")
+if status.exists():  # the other figure begins with the peak of the process that started this one
+    print(int(re.search("VmHWM:[^0-9]*([0-9]+)", status.read_text())[1]) / 1024)
+else:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 
 
@@ -468,7 +473,7 @@ def test_memory_is_flat(suffix: str, bundle: Path, source: Path) -> None:
         )
         peaks.append(float(run(PEAK, bundle, path, source.with_name(f"out{suffix}")).stdout))
 
-    assert peaks[1] - peaks[0] < 64, f"{peaks[0]:.0f} MB for {rows:,} rows, {peaks[1]:.0f} MB for 30 times as many"
+    assert peaks[1] - peaks[0] < 40, f"{peaks[0]:.0f} MB for {rows:,} rows, {peaks[1]:.0f} MB for 30 times as many"
 
 
 def test_a_row_is_told_by_its_place_in_the_whole_file(
