@@ -57,7 +57,6 @@ _PARTS = {
 }  # the folder of each command that an optional part brings along
 _MISTAKES = (
     "UserError",
-    "UnreachableError",
     "BundleError",
     "RecordsError",
     "SettingsError",
@@ -94,7 +93,9 @@ class Commands(Command, click.Group):
             kind, message = type(error), str(error)
             if isinstance(error, ModuleNotFoundError) and not (error.name or "mlops_pkg").startswith("mlops_pkg"):
                 message = f"{error.name}: not installed; run `pip install 'mlops_pkg[all]'`, or `make setup`"
-            elif not kind.__module__.startswith("mlops_pkg.") or kind.__name__ not in _MISTAKES:
+            elif not any(
+                base.__module__.startswith("mlops_pkg.") and base.__name__ in _MISTAKES for base in kind.__mro__
+            ):
                 raise
             click.echo(message, err=True)
             ctx.exit(1)

@@ -124,7 +124,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def _registry(name: str | None) -> Any:
-    """Return the registry of the project around the current folder, and where it is."""
+    """Return the registry of the project around the current folder; tell on standard error what is wrong with it."""
     from mlops_pkg.core.workspace import project_root
     from mlops_pkg.registry.releases import bundle_name
     from mlops_pkg.registry.snapshots import Snapshot
@@ -150,11 +150,8 @@ def show(name: str | None, as_json: bool) -> None:
     from mlops_pkg.report.terminal import table
 
     found = _registry(name)
-    stages: dict[str, list[str]] = {}
-    for stage, tag in found.stages().items():
-        stages.setdefault(found.version_of(tag), []).append(stage)
     rows = [
-        (tag.version, ", ".join(stages.get(tag.version, [])), tag.commit[:10], tag.when[:10], tag.who, _reason(tag))
+        (tag.version, ", ".join(found.stages_of(tag.version)), tag.commit[:10], tag.when[:10], tag.who, _reason(tag))
         for tag in reversed(found.versions.values())
     ]
     header = ("version", "stages", "commit", "date", "who", "reason")
@@ -203,13 +200,14 @@ def diff(old: str, new: str) -> None:
       mlops_pkg registry diff late-flights@v1.0.0 late-flights#prod
     """  # noqa: D301
     from mlops_pkg.core.workspace import project_root
-    from mlops_pkg.registry.references import find_version, split_reference
+    from mlops_pkg.registry.references import find_version, read_checked_registry, split_reference
     from mlops_pkg.registry.releases import diff_versions
-    from mlops_pkg.registry.tags import read_registry
     from mlops_pkg.report.terminal import table
 
     root = project_root()
-    tags = [find_version(read_registry(root, name), version) for name, version in map(split_reference, (old, new))]
+    tags = [
+        find_version(read_checked_registry(root, name), version) for name, version in map(split_reference, (old, new))
+    ]
     parts = diff_versions(root, *tags)
     for part, rows in parts.items():
         click.echo(table((part, tags[0].version, tags[1].version), rows) + "\n")

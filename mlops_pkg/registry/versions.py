@@ -44,7 +44,7 @@ def _narrower(old: Field, new: Field) -> Iterator[str]:
         yield f"the greatest value is {new.maximum:g} now"
 
 # %% ../../nbs/registry/83_versions.ipynb #changes
-def find_changes(old: Mapping[str, Locked], new: Mapping[str, Locked], data: str = "data") -> dict[str, list[str]]:
+def find_changes(old: Mapping[str, Locked], new: Mapping[str, Locked]) -> dict[str, list[str]]:
     """Return what differs between the stages of two dvc.lock files: names by kind (data, params, libraries, code)."""
     stages = [name for name in {**old, **new} if any(out.startswith("artifacts/") for out in _outs(name, old, new))]
     found: dict[str, list[str]] = {"data": [], "params": [], "libraries": [], "code": []}
@@ -53,7 +53,7 @@ def find_changes(old: Mapping[str, Locked], new: Mapping[str, Locked], data: str
         before, after = (lock.get(name) or Locked("", {}, {}, {}) for lock in (old, new))
         for path in sorted((before.deps.keys() | after.deps.keys()) - outputs):
             if before.deps.get(path) != after.deps.get(path):
-                found["data" if path.partition("/")[0] == data else "code"].append(path)
+                found["data" if path.partition("/")[0] == "data" else "code"].append(path)
         for file in {**before.params, **after.params}:
             keys = differences(before.params.get(file, {}), after.params.get(file, {}), "")
             found["libraries" if file == "environment.json" else "params"] += [key for key, *_ in keys]

@@ -18,9 +18,9 @@ from ..core.params import UserError
 from ..modelling.paired import Difference, paired_differences
 from ..project.lock import differences
 from ..registry.gates import find_settings, read_output
-from ..registry.references import find_version
+from ..registry.references import find_version, read_checked_registry
 from ..registry.snapshots import Snapshot, read_outputs
-from ..registry.tags import git, read_registry
+from ..registry.tags import git
 from ..registry.versions import find_changes
 from .experiments import list_commits
 
@@ -31,7 +31,7 @@ def find_snapshot(root: Path, name: str) -> Snapshot:
         if one.name == name:
             return Snapshot(root, one.commit)
     bundle, mark, stage = name.rpartition("#")
-    if mark and (registry := read_registry(root, bundle)).versions:
+    if mark and (registry := read_checked_registry(root, bundle)).versions:
         return Snapshot(root, find_version(registry, f"#{stage}").commit)
     try:
         return Snapshot(root, git(root, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}").strip())
@@ -61,14 +61,14 @@ def _answers(table: pd.DataFrame) -> np.ndarray:
 def compare_predictions(base: Snapshot, other: Snapshot) -> tuple[list[Difference], int]:
     """Return the difference by each metric on the test rows that both predicted, and how many those are."""
     (ours, our_threshold), (theirs, their_threshold) = read_predictions(base), read_predictions(other)
-    target = ours.columns[1]
-    lines = ours.index.intersection(theirs.index)
+    params = base.read_yaml("params.yaml")
+    target, lines = params["data"]["target"]["name"], ours.index.intersection(theirs.index)
     lines = lines[(ours.loc[lines, target] == theirs.loc[lines, target]).to_numpy()]
     if not len(lines):
         raise UserError(
             f"{base.commit[:10]} and {other.commit[:10]}: no test row is in both, so nothing can be compared"
         )
-    y, params = ours.loc[lines, target].to_numpy(), base.values("params.yaml")
+    y = ours.loc[lines, target].to_numpy()
     pair = (_answers(ours.loc[lines]), our_threshold), (_answers(theirs.loc[lines]), their_threshold)
     return paired_differences(y, *pair, find_settings(params), seed=params["seed"]), len(lines)
 
@@ -85,6 +85,6 @@ class Comparison:
 
 def compare(base: Snapshot, other: Snapshot) -> Comparison:
     """Return what differs between two commits; raise `UserError` if one of them records no predictions."""
-    params = [*differences(base.values("params.yaml"), other.values("params.yaml"), "")]
+    params = [*differences(base.read_yaml("params.yaml"), other.read_yaml("params.yaml"), "")]
     metrics, rows = compare_predictions(base, other)
     return Comparison(params, find_changes(base.lock, other.lock), metrics, rows)

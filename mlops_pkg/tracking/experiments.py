@@ -18,10 +18,10 @@ from typing import Any
 
 import yaml
 
-from ..core.params import UserError
+from ..core.params import UserError, YamlLoader
 from ..history.mending import cache_folder
 from ..project.lock import ABSENT, differences
-from ..registry.tags import git, read_tags
+from ..registry.tags import git, read_registry, read_tags
 
 # %% ../../nbs/tracking/87_experiments.ipynb #list-commits
 @dataclass(frozen=True)
@@ -51,11 +51,11 @@ def list_commits(root: Path, commits: int = 0) -> Iterator[Experiment]:
             yield Experiment(experiment[1], "experiment", commit, parents.partition(" ")[0], when)
         elif ref.startswith("refs/heads/"):
             yield Experiment(ref.removeprefix("refs/heads/"), "branch", commit, parents.partition(" ")[0], when)
-    tags = read_tags(root)
-    now = {(tag.name, tag.stage): tag for tag in sorted(tags, key=lambda tag: tag.number) if tag.stage}
-    for tag in (tag for tag in tags if tag.version and not tag.off):
-        stages = tuple(stage for (name, stage), one in now.items() if (name, one.commit) == (tag.name, tag.commit))
-        yield Experiment(tag.tag, "version", tag.commit, "", tag.when, stages=stages)
+    for name in sorted({tag.name for tag in read_tags(root)}):
+        registry = read_registry(root, name)
+        for version, tag in registry.versions.items():
+            stages = tuple(registry.stages_of(version))
+            yield Experiment(tag.tag, "version", tag.commit, "", tag.when, stages=stages)
     if commits:
         log = git(root, "log", f"--max-count={commits}", "--format=%H%x00%P%x00%cI%x00%s", "--", "dvc.lock")
         for commit, parents, when, subject in (line.split("\0") for line in log.splitlines()):
@@ -86,14 +86,17 @@ def _recorded(lock: str, name: str) -> str:
     return found[1] if found else ""
 
 # %% ../../nbs/tracking/87_experiments.ipynb #read-experiments
-_SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where libyaml is there
+class _FastLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """What `YamlLoader` reads, ten times as fast where libyaml is there."""
+
+    yaml_implicit_resolvers, yaml_constructors = YamlLoader.yaml_implicit_resolvers, YamlLoader.yaml_constructors
 
 
 @cache
 def _load_yaml(text: str) -> dict[str, Any]:
     """Return the mapping in a YAML text; an empty one where it is none, which is shown as no params."""
     try:
-        values = _SafeLoader(text).get_single_data()
+        values = _FastLoader(text).get_single_data()
     except yaml.YAMLError:
         return {}
     return values if isinstance(values, dict) else {}

@@ -14,7 +14,8 @@ from ..core.params import Promotion, UserError
 from ..modelling.card import as_code, markdown_table
 from ..project.files import parse_notebook, source
 from ..project.lock import ABSENT, few
-from ..registry.releases import read_proofs
+from ..registry.gates import least_advantage, promotion_metric
+from ..registry.releases import explain_proofs
 from ..registry.snapshots import Snapshot
 from ..registry.tags import git
 from .comparison import Comparison, compare
@@ -44,19 +45,19 @@ def changed_notebooks(root: Path, base: str) -> Iterator[tuple[str, dict[str, li
 
 # %% ../../nbs/tracking/88a_pull_request.ipynb #sections
 def _proof_lines(root: Path) -> Iterator[str]:
-    for proof, why in read_proofs(root).items():
+    for proof, why in explain_proofs(root).items():
         yield f"- {'✅' if not why else '❌'} `{proof}`{f': {why}' if why else ''}"
 
 
-def _metric_lines(found: Comparison, base: str, bounds: Promotion) -> Iterator[str]:
+def _metric_lines(found: Comparison, base: str, params: dict[str, Any]) -> Iterator[str]:
     words = {True: "better", False: "worse"}
     rows = [
         [one.metric, f"{one.base:.4f}", f"{one.other:.4f}", str(one), words[one.better > 0] if one.is_certain else ""]
         for one in found.metrics
     ]
     yield markdown_table(["metric", base, "this branch", "better by", "beyond chance"], rows)
-    gate = next((one for one in found.metrics if one.metric == bounds.metric), found.metrics[0])
-    bound = -bounds.margin * abs(gate.base)
+    [gate] = [one for one in found.metrics if one.metric == promotion_metric(params)]
+    bound = least_advantage(gate, Promotion.model_validate(params.get("promotion", {})).margin)
     verdict = "✅ holds" if gate.low >= bound else "❌ does not hold"
     yield f"The gate of a promotion, {gate.metric} no worse than {bound:+.4f} for certain, {verdict}: {gate}."
 
@@ -66,13 +67,15 @@ def _show(value: Any) -> str:
 
 # %% ../../nbs/tracking/88a_pull_request.ipynb #report-changes
 def report_changes(root: Path, base: str) -> str:
-    """Return what HEAD changes since it left a branch or a commit, as Markdown; raise `UserError` if there is none."""
+    """Return what HEAD changes since it left a branch or commit, as Markdown; raise `UserError` for an unknown base."""
     start = git(root, "merge-base", base, "HEAD").strip()
     old, new = Snapshot(root, start), Snapshot(root, git(root, "rev-parse", "HEAD").strip())
     parts = [f"# What this branch changes since {as_code(base)}", "## Proofs", "\n".join(_proof_lines(root))]
     found = compare(old, new)
-    bounds = Promotion.model_validate(new.values("params.yaml").get("promotion", {}))
-    parts += [f"## Metrics on {found.rows:,} test rows", *_metric_lines(found, as_code(base), bounds)]
+    parts += [
+        f"## Metrics on {found.rows:,} test rows",
+        *_metric_lines(found, as_code(base), new.read_yaml("params.yaml")),
+    ]
     if found.params:
         rows = [[as_code(key), _show(was), _show(now)] for key, was, now in found.params]
         parts += ["## Params", markdown_table(["param", as_code(base), "this branch"], rows)]
