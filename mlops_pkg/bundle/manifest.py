@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MANIFEST', 'MODEL', 'SIGNATURE', 'CARD', 'METRICS', 'REFERENCE', 'LINEAGE', 'EXPLANATION', 'FILES', 'OBJECTS',
            'REQUIREMENTS', 'PYTHON_FILES', 'FORMAT', 'MAX_BYTES', 'BundleError', 'manifest_bytes', 'Bundle',
-           'read_bundle', 'find_bundle', 'verify']
+           'read_bundle', 'verify', 'find_bundle']
 
 # %% ../../nbs/bundle/11_manifest.ipynb #imports
 import hashlib
@@ -118,6 +118,11 @@ def read_bundle(folder: Path, trusted: Iterable[str] = ()) -> Bundle:
     return Bundle(hashlib.sha256(manifest).hexdigest(), files, tuple(trusted))
 
 # %% ../../nbs/bundle/11_manifest.ipynb #verify
+def verify(folder: Path) -> str:
+    """Return the identity of the bundle in a folder; raise `BundleError` for a changed, missing or extra file."""
+    return read_bundle(folder).identity
+
+# %% ../../nbs/bundle/11_manifest.ipynb #find-bundle
 def find_bundle(given: Path | str) -> Path:
     """Return the folder of a bundle: the given one, or that of NAME@v1.2.0 or NAME#prod, fetched from the registry."""
     reference = re.fullmatch(r"[a-z0-9][a-z0-9-]*(@v[\d.]+|#[\w-]+)", str(given))
@@ -125,8 +130,3 @@ def find_bundle(given: Path | str) -> Path:
         return Path(given)
     found: Path = import_module("mlops_pkg.registry.references").fetch(str(given))
     return found
-
-
-def verify(folder: Path) -> str:
-    """Return the identity of the bundle in a folder; raise `BundleError` for a changed, missing or extra file."""
-    return read_bundle(folder).identity

@@ -398,11 +398,13 @@ class TableChecks(Section):
 
 
 class Promotion(Section):
-    """How much worse than the version in a stage one may be that takes its place; no stage reads it."""
+    """Bounds on how much worse a new version may be than the one it replaces; no step of the pipeline reads them."""
 
     metric: str | None = Field(None, description="what is compared on the test rows; by default roc_auc, or rmse")
-    margin: float = Field(0.01, ge=0, le=1, description="share of the other's figure that may be lost, on all rows")
-    slice_margin: float = Field(0.05, ge=0, le=1, description="the same of a slice, beyond chance")
+    margin: float = Field(
+        0.01, ge=0, le=1, description="share of the replaced version's figure that may be lost, on all rows"
+    )
+    slice_margin: float = Field(0.05, ge=0, le=1, description="the same for each slice, beyond chance")
 
 # %% ../../nbs/core/00_params.ipynb #params
 class BaseParams(Section):

@@ -34,6 +34,11 @@ class Difference:
         """Whether the interval leaves out zero."""
         return self.low > 0 or self.high < 0
 
+    @property
+    def verdict(self) -> str:
+        """Whether `other` is better or worse beyond chance; empty where that is open."""
+        return "" if not self.is_certain else "better" if self.better > 0 else "worse"
+
     def __str__(self) -> str:
         """Return the difference and its interval."""
         return f"{self.better:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"

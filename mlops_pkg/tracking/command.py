@@ -112,13 +112,8 @@ def _side_by_side(found: Any, base: str, name: str) -> str:
 
     rows = [(key, str(old), str(new)) for key, old, new in found.params] or [("no param differs", "", "")]
     changes = [f"{kind}: {', '.join(names)}" for kind, names in found.changes.items()]
-    words = {True: "better", False: "worse"}
-    lines = [
-        (one.metric, f"{one.base:.4f}", f"{one.other:.4f}", str(one), words[one.better > 0] if one.is_certain else "")
-        for one in found.metrics
-    ]
     header = (f"{found.rows:,} test rows", base, name, "better by", "beyond chance")
-    return "\n".join([table(("param", base, name), rows), "", *changes, "", table(header, lines), ""])
+    return "\n".join([table(("param", base, name), rows), "", *changes, "", table(header, found.metric_cells()), ""])
 
 # %% ../../nbs/tracking/89_command.ipynb #pr-report
 @click.command("pr-report")

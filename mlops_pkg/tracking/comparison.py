@@ -82,6 +82,10 @@ class Comparison:
     metrics: list[Difference]
     rows: int  # test rows that were compared
 
+    def metric_cells(self) -> list[list[str]]:
+        """Return a line for each metric: its name, both figures, the paired difference, the verdict."""
+        return [[one.metric, f"{one.base:.4f}", f"{one.other:.4f}", str(one), one.verdict] for one in self.metrics]
+
 
 def compare(base: Snapshot, other: Snapshot) -> Comparison:
     """Return what differs between two commits; raise `UserError` if one of them records no predictions."""

@@ -50,12 +50,7 @@ def _proof_lines(root: Path) -> Iterator[str]:
 
 
 def _metric_lines(found: Comparison, base: str, params: dict[str, Any]) -> Iterator[str]:
-    words = {True: "better", False: "worse"}
-    rows = [
-        [one.metric, f"{one.base:.4f}", f"{one.other:.4f}", str(one), words[one.better > 0] if one.is_certain else ""]
-        for one in found.metrics
-    ]
-    yield markdown_table(["metric", base, "this branch", "better by", "beyond chance"], rows)
+    yield markdown_table(["metric", base, "this branch", "better by", "beyond chance"], found.metric_cells())
     [gate] = [one for one in found.metrics if one.metric == promotion_metric(params)]
     bound = least_advantage(gate, Promotion.model_validate(params.get("promotion", {})).margin)
     verdict = "✅ holds" if gate.low >= bound else "❌ does not hold"
