@@ -72,6 +72,11 @@ def rename(name: str, new: str) -> None:
     lines = rename_stage(project_root(), name, new)
     click.echo("".join(f"still '{name}': {line}\n" for line in lines) + f"{name} is {new}; next: `mlops_pkg run`")
 
+
+def _make_variables(table: Path, target: str, sheet: str | None) -> list[str]:
+    """Return what `make adopt` is given."""
+    return [f"FILE={table}", f"TARGET={target}", f"SHEET={sheet or ''}"]
+
 # %% ../../nbs/authoring/73_command.ipynb #new
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
@@ -100,14 +105,15 @@ def new(folder: Path, defaults: bool, sheet: str | None, **answers: Any) -> None
         if not Path(given["table"]).is_file():
             raise click.BadParameter(f"{given['table']}: there is no such file", param_hint="--table")
         given["start"] = "table"
+    elif sheet:
+        raise click.BadParameter("it is a sheet of the file in --table, which is missing", param_hint="--sheet")
     answers = new_project(folder, {"author_email": "", **given}, ask=not defaults)
     if answers["start"] != "table":
         click.echo(f"{folder}: made; next: `cd {folder}`, then `make run`")
         return
     table = Path(answers["table"]).resolve()
     make = ["make", "--directory", str(folder), "--no-print-directory", "adopt"]
-    words = [f"FILE={table}", f"TARGET={answers['target']}", f"SHEET={sheet or ''}"]
-    if subprocess.run([*make, *words], check=False).returncode:
+    if subprocess.run([*make, *_make_variables(table, answers["target"], sheet)], check=False).returncode:
         raise click.exceptions.Exit(1)
     amend_first_commit(folder)
     click.echo(f"{folder}: made for {table.name}; look at its params.yaml, then `make run`")

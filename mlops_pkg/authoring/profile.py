@@ -165,7 +165,10 @@ def find_format(path: Path, sheet: str | None = None) -> FileFormat:
 
     `sheet` is that of an Excel file, by default the first.
     """
-    found = FileFormat() if file_kind(path) == "typed" else _find_csv_format(path, sheet)
+    kind = file_kind(path)
+    if sheet and kind != "sheet":
+        raise UserError(f"{path.name}: no Excel file, so it has no sheet '{sheet}'")
+    found = FileFormat() if kind == "typed" else _find_csv_format(path, sheet)
     renamed = propose_renames(name_columns(read_header(path, found), {}))
     return found.model_copy(update={"rename": renamed})
 

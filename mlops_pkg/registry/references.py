@@ -75,5 +75,9 @@ def fetch(reference: str, address: str = "") -> Path:
     """
     name, version = split_reference(reference)
     address = address or os.environ.get("MLOPS_PKG_REGISTRY", "")
-    root = mirror_registry(address, name) if address else project_root()
+    try:
+        root = mirror_registry(address, name) if address else project_root()
+    except UserError as error:
+        remedy = "" if address else f", or name the git repository of {name} in MLOPS_PKG_REGISTRY"
+        raise UserError(f"{error}{remedy}") from None
     return fetch_bundle(root, find_version(read_checked_registry(root, name), version))

@@ -18,7 +18,7 @@ from ..bundle.manifest import LINEAGE, MANIFEST, METRICS, SIGNATURE
 from ..core.params import UserError
 from ..core.workspace import Workspace
 from ..project.lock import ABSENT, differences, few
-from .references import find_version, read_checked_registry
+from .references import find_version, read_checked_registry, split_reference
 from .snapshots import Snapshot, fetch_bundle, read_outputs
 from mlops_pkg.registry.tags import (
     Registry,
@@ -120,6 +120,7 @@ def promote(root: Path, name: str, version: str, stage: str, override: str = "")
     """Put a version into a stage if the gates are green, or for the reason given; raise `UserError` if it cannot be."""
     from mlops_pkg.registry.gates import check_promotion  # brings scikit-learn
 
+    split_reference(f"{name}#{stage}")
     registry = current_registry(root, name)
     tag = find_version(registry, version)
     present = registry.stages().get(stage)

@@ -41,6 +41,10 @@ def experiments(names: tuple[str, ...], metric: str | None, commits: int, form: 
         missing = float("-inf") if is_better_if_greater(by.partition(".")[2]) else float("inf")
         found.sort(key=lambda one: one.metrics.get(by, {}).get("value") or missing, reverse=missing < 0)
         shown = list(dict.fromkeys([by, *shown])) if form else [by]
+    if names and not found:
+        raise click.BadParameter(
+            f"no experiment, branch or version is called {' or '.join(names)}", param_hint="PATTERN"
+        )
     rows = experiment_rows(found, shown)
     if form == "json":
         click.echo(json.dumps(rows, indent=1, ensure_ascii=False, default=str))

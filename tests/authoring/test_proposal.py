@@ -338,6 +338,14 @@ def test_other_files_are_understood_as_csv_is(name: str, tmp_path: Path) -> None
     assert "4 of its rows are copies of an earlier one; all are kept, and may lie in two splits." in text
 
 
+def test_a_sheet_of_a_file_without_sheets_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "houses.csv").write_text("price,rooms\n1,2\n")
+
+    assert said_by(lambda: find_format(tmp_path / "houses.csv", "First")) == (
+        "houses.csv: no Excel file, so it has no sheet 'First'"
+    )
+
+
 def test_the_first_sheet_is_taken_and_the_others_are_said(tmp_path: Path) -> None:
     rows = [["a", "b"], *([n % 7, n % 9] for n in range(50))]
     path = write_sheets(tmp_path / "t.xlsx", {"Daten 2013": rows, "Notes": [["x"]], "more": rows})

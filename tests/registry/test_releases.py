@@ -300,3 +300,22 @@ def test_what_is_not_there_is_named(team: Team, monkeypatch: pytest.MonkeyPatch,
     register(team.root)
     monkeypatch.chdir(team.root)
     assert said_by(lambda: fetch(reference)) == told
+
+
+def test_a_stage_whose_name_git_or_gto_would_take_for_something_else_is_refused(team: Team) -> None:
+    team.build("first")
+    register(team.root)
+    for stage in ("prod!", "prod stage", "prod#1"):
+        told = said_by(lambda stage=stage: promote(team.root, NAME, "v1.0.0", stage))
+        assert told == f"{NAME}#{stage}: expected NAME@v1.2.0 or NAME#prod"
+    assert stage_of(team.root) == {}
+
+
+def test_outside_a_project_the_variable_for_the_address_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLOPS_PKG_REGISTRY", raising=False)
+    assert said_by(lambda: fetch(f"{NAME}#prod")).endswith(
+        f"or name the git repository of {NAME} in MLOPS_PKG_REGISTRY"
+    )

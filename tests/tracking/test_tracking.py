@@ -69,6 +69,7 @@ def test_experiments_branches_and_versions_stand_in_one_table_sorted_by_a_metric
     assert "train.options.max_iter" in shown.splitlines()[0]
     assert "data." not in shown, "params that do not differ have no column"
     assert [one["name"] for one in written] == ["more-trees", "one-tree"]
+    assert "no experiment, branch or version is called zzz*" in run(team.root, "experiments", "zzz*").stderr
     assert run(team.root, "experiments", "--sort", "auc").stderr.startswith("auc: no experiment has this metric; known")
 
 
