@@ -186,11 +186,15 @@ def _libraries(root: Path, stage: str, recipe: Recipe) -> str:
 
 # %% ../../nbs/authoring/68_stages.ipynb #declare-section
 def declare_section(root: Path, text: str, name: str, after: str) -> str:
-    """Return dvc.yaml with a new section in the params of each stage that declares all sections, as `package` does."""
-    sections = set(read_yaml(root / "params.yaml"))
-    for entry, stage in read_stages(root).items():
+    """Return dvc.yaml with a new section in the params of each stage that declares all sections, as `package` does.
+
+    A section that no stage declares, as that of promotions, does not count.
+    """
+    declared = {entry: set(params_of(stage).get("params.yaml") or ()) for entry, stage in read_stages(root).items()}
+    sections = set(read_yaml(root / "params.yaml")).intersection(set().union(*declared.values()))
+    for entry, keys in declared.items():
         block = find_block(text, entry, "  ")
-        if block and sections <= set(params_of(stage).get("params.yaml") or ()):
+        if block and sections <= keys:
             edited = re.sub(rf"(?m)^(    params: \[.*?\b{after})\b", rf"\1, {name}", block[0], count=1)
             edited = re.sub(rf"(?m)^(      - ){after}$", rf"\1{after}\n\1{name}", edited, count=1)
             text = text[: block.start()] + edited + text[block.end() :]
