@@ -44,7 +44,7 @@ _DAY = {
     "Prove": ("sync", "rebuild", "parity", "prove", "declared"),
     "Share": ("verify", "merge", "mend"),
     "Read": ("summary", "report", "lineage"),
-    "Compare": ("experiments", "compare", "pr-report"),
+    "Compare": ("experiments", "compare", "track", "pr-report"),
     "Release": ("registry",),
     "Use": ("predict", "serve"),
 }
@@ -52,7 +52,7 @@ _PARTS = {
     "predict": "scoring",
     "serve": "serving",
     "registry": "registry",
-    **dict.fromkeys(("experiments", "compare", "pr-report"), "tracking"),
+    **dict.fromkeys(("experiments", "compare", "track", "pr-report"), "tracking"),
     **dict.fromkeys(("new", "adopt", "add", "remove", "rename"), "authoring"),
 }  # the folder of each command that an optional part brings along
 _MISTAKES = (

@@ -7,6 +7,7 @@ __all__ = ['NO_ANSWER', 'CHUNK', 'NO_EXTRAS', 'open_session', 'Extras', 'Answers
 
 # %% ../../nbs/bundle/19b_predictor.ipynb #imports
 import json
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -138,7 +139,7 @@ class Extras(NamedTuple):
 
 NO_EXTRAS = Extras()
 
-
+# %% ../../nbs/bundle/19b_predictor.ipynb #answers-2
 @dataclass(frozen=True)
 class Answers:
     """The predictions for a number of records, in their order."""
@@ -159,6 +160,14 @@ class Answers:
     def probabilities(self) -> npt.NDArray[np.float64]:
         """The probability of each class: rows x classes."""
         return probabilities_of(self.answer)
+
+    def columns(self) -> list[list[Any]]:
+        """Return the columns that `answer_types` names; None for a rejected record."""
+        numbers = self.answer.T.tolist() if self.answer.ndim == 2 else [self.answer.tolist()]
+        found: list[list[Any]] = [[None if math.isnan(value) else value for value in values] for values in numbers]
+        if self.label is not None:
+            found.insert(0, [None if code < 0 else self.classes[code] for code in self.label.tolist()])
+        return found
 
 # %% ../../nbs/bundle/19b_predictor.ipynb #interval-of
 def require_interval(signature: Signature) -> Interval:

@@ -7,7 +7,8 @@ __all__ = ['Scores', 'EDGE', 'DEADLINE', 'JSON', 'ARROW', 'Labels', 'ALONE', 'BA
            'find_difference', 'link_requirements', 'write_rows', 'predict_alone', 'serve_bundle', 'arrow_table',
            'json_records', 'arrow_stream', 'post', 'json_answers', 'arrow_answers', 'ask_endpoint', 'endpoint_ways',
            'Subject', 'read_subject', 'predict_reference', 'predict_by_rows', 'read_stored_predictions', 'model_ways',
-           'find_source_file', 'score_source', 'Runtime', 'compare_ways', 'compare_endpoint', 'compare_runtimes']
+           'find_source_file', 'score_source', 'predict_by_mlflow', 'Runtime', 'compare_ways', 'compare_endpoint',
+           'compare_runtimes']
 
 # %% ../../nbs/proof/55_runtimes.ipynb #imports
 import json
@@ -428,6 +429,13 @@ def find_source_file(workspace: Workspace) -> Path | None:
     return found[0] if len(found) == 1 else None
 
 
+def _table_answers(table: pd.DataFrame, labels: Labels) -> np.ndarray:
+    """Return the predictions in a table, as `_answers` does."""
+    names = [f"probability_{label_text(label)}" for label in labels]
+    name = names if len(names) > 2 else "probability" if names else "prediction"
+    return np.asarray(table[name], dtype=float)
+
+
 def score_source(reference: Reference, path: Path, bundle: Path, trusted: Sequence[str] = ()) -> Scores:
     """Return the predictions of `predict` for the rows of a file, found by their lines: the first row is line 2."""
     with tempfile.TemporaryDirectory() as temporary:
@@ -437,12 +445,24 @@ def score_source(reference: Reference, path: Path, bundle: Path, trusted: Sequen
         except RecordsError as error:
             raise UserError(str(error)) from None
         table = pd.read_parquet(scored)
-    names = [f"probability_{label_text(label)}" for label in reference.labels]
-    answers = table[names if len(names) > 2 else table.columns[-1]].to_numpy(float)
+    answers = _table_answers(table, reference.labels)
     places = reference.rows["line"].to_numpy() - 2
     if places.max() >= len(answers):
         raise UserError(f"data/{path.name}: {len(answers):,} rows, fewer than ingest has read; run `dvc repro`")
     return None, answers[places]
+
+# %% ../../nbs/proof/55_runtimes.ipynb #predict-by-mlflow
+def predict_by_mlflow(reference: Reference, bundle: Path) -> Scores:
+    """Return the predictions of a bundle that was saved as a model of MLflow, and loaded by it."""
+    from mlops_pkg.bundle.pyfunc import load_mlflow, save_pyfunc
+
+    rows = reference.rows[list(reference.inputs)]
+    with tempfile.TemporaryDirectory() as temporary:
+        save_pyfunc(bundle, folder := Path(temporary) / "model", rows.iloc[0].to_dict())
+        table = load_mlflow().pyfunc.load_model(str(folder)).predict(rows)
+    if not (rejected := table[table["error"].notna()]).empty:
+        raise UserError(f"{rejected.index[0]} is rejected: {rejected['error'].iloc[0]}")
+    return None, _table_answers(table, reference.labels)
 
 # %% ../../nbs/proof/55_runtimes.ipynb #ask-all
 @dataclass(frozen=True)
@@ -502,4 +522,6 @@ def compare_runtimes(
     if path := find_source_file(workspace):
         kept = predict_reference(workspace, replace(subject, rows=subject.kept))
         yield from compare_ways({f"source file {path.name}": (kept, lambda: score_source(kept, path, bundle, trusted))})
+    if MODEL in packed.files and find_spec("mlflow"):
+        yield from compare_ways({"MLflow": (reference, lambda: predict_by_mlflow(reference, bundle))})
     yield from compare_endpoint(reference, bundle, library, trusted)

@@ -9,7 +9,6 @@ __all__ = ['Write', 'GROUP_ROWS', 'Progress', 'rejects_path', 'Tally', 'score_fi
 import csv
 import errno
 import importlib
-import math
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +23,7 @@ from ..bundle.file_format import explain_repeated, normalize_name
 from ..bundle.manifest import read_bundle
 from ..bundle.predictor import NO_EXTRAS, Extras, Predictor
 from ..bundle.records import RecordsError, Reject, check_names
-from ..bundle.signature import Signature, label_text
+from ..bundle.signature import Signature, answer_types
 from ..bundle.table_files import file_kind
 from .blocks import Source, UnreadableError, open_source
 from .scores import Scored, Scores, score_blocks, score_in_processes
@@ -93,10 +92,7 @@ def _parquet_writer(path: Path, schema: "pa.Schema") -> Iterator[Write]:
 # %% ../../nbs/scoring/52_files.ipynb #open-destination
 def _answer_types(signature: Signature, extras: Extras) -> dict[str, type]:
     """Return the columns of the output by name, with their types: the prediction, probabilities, and the extras."""
-    classes = signature.classes
-    ends = [f"_{label_text(label)}" for label in classes] if len(classes) > 2 else [""]
-    types: dict[str, type] = {"row": int, "prediction": type(classes[0]) if classes else float}
-    types |= dict.fromkeys([f"probability{end}" for end in ends] if classes else [], float)
+    classes, types = signature.classes, {"row": int, **answer_types(signature)}
     if extras.interval:
         types |= {"set": str} if classes else {"low": float, "high": float}
     if extras.explain:
@@ -120,13 +116,8 @@ def _open_destination(
 
 def _output(first: int, scored: Scored) -> list[Any]:
     """Return the rows of the output, column by column; None for a missing prediction."""
-    answers, answer = scored.answers, scored.answers.answer
-    columns: list[Any] = [list(range(first, first + len(answer)))]
-    if answers.label is not None:
-        columns.append([None if code < 0 else answers.classes[code] for code in answers.label.tolist()])
-    for values in answer.T.tolist() if answer.ndim == 2 else [answer.tolist()]:
-        columns.append([None if math.isnan(value) else value for value in values])
-    return columns + scored.added + scored.kept
+    rows = list(range(first, first + len(scored.answers.answer)))
+    return [rows, *scored.answers.columns(), *scored.added, *scored.kept]
 
 # %% ../../nbs/scoring/52_files.ipynb #naming
 @contextmanager

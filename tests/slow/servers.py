@@ -24,14 +24,21 @@ MIDDLE = 1_000_000  # bytes: the sample's objects are 1.4 MB in all, and one is 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
 
+def free_port() -> int:
+    """A port of this machine that nothing listens at."""
+    with socket.socket() as listener:
+        listener.bind((LOOPBACK, 0))
+        return int(listener.getsockname()[1])
+
+
 class Server:
     """One server process, which answers at its port from the first moment that one has it."""
 
-    def __init__(self, command: list[str], port: int, log: Path) -> None:
+    def __init__(self, command: list[str], port: int, log: Path, environment: dict[str, str] | None = None) -> None:
         self.port = port
         with log.open("ab") as output:
-            self.process = subprocess.Popen(command, stdout=output, stderr=output)
-        deadline = time.monotonic() + 60
+            self.process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+        deadline = time.monotonic() + 180
         while not self.answers():
             running = self.process.poll() is None and time.monotonic() < deadline
             assert running, f"{command} does not answer:\n{log.read_text()}"

@@ -4,15 +4,11 @@ import csv
 import io
 import json
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
-from mlops_pkg.cli import commands
 from mlops_pkg.core.workspace import read_json, read_table
 from mlops_pkg.modelling.metrics import weighted_metrics
 from mlops_pkg.registry.releases import promote, register
@@ -20,27 +16,7 @@ from mlops_pkg.tracking.comparison import compare_predictions, find_snapshot
 from mlops_pkg.tracking.experiments import read_experiments
 from tests.conftest import said_by
 from tests.registry.conftest import Team, git
-
-Run = Callable[..., Any]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Run:
-    def invoke(root: Path, *arguments: str) -> Any:
-        monkeypatch.chdir(root)
-        return CliRunner().invoke(commands, list(arguments), catch_exceptions=False)
-
-    return invoke
-
-
-def as_experiment(team: Team, name: str, model: str) -> str:
-    """Keep a model as `dvc exp run` would: a commit that no branch shows."""
-    before = git(team.root, "rev-parse", "HEAD")
-    commit = team.build(model)
-    git(team.root, "update-ref", f"refs/exps/{before[:2]}/{before[2:]}/{name}", commit)
-    git(team.root, "reset", "--quiet", "--hard", before)
-    git(team.root, "push", "--quiet", "--force", "origin", "HEAD:main")
-    return commit
+from tests.tracking.conftest import Run, as_experiment
 
 
 def test_experiments_branches_and_versions_stand_in_one_table_sorted_by_a_metric(team: Team, run: Run) -> None:
