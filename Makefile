@@ -110,6 +110,8 @@ lock: $(READY)  ## resolve settings.ini anew into the requirements files and env
 	@printf 'uv\n' | uv pip compile $(COMPILE) - -c requirements.txt -o requirements-bootstrap.txt
 	@grep -E '^(numpy|scipy|pandas|scikit-learn|feature-engine|skops)==' requirements.txt | tr -d '\\' | \
 		uv pip compile $(COMPILE) --upgrade benchmarks/serving/peers.in -c - -o benchmarks/serving/peers.txt
+	@grep -E '^(numpy|onnxruntime|mlflow-skinny)==' requirements.txt | tr -d '\\' | \
+		uv pip compile $(COMPILE) --upgrade tests/slow/mlflow.in -c - -o tests/slow/mlflow.txt
 	@python -m mlops_pkg.core.environment
 
 COMPILE := --quiet --universal --fork-strategy fewest --python-version 3.11 --generate-hashes --no-header --no-annotate

@@ -16,9 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ..core.params import UserError, YamlLoader
+from ..core.params import UserError, parse_yaml
 from ..history.mending import cache_folder
 from ..project.lock import ABSENT, differences
 from ..registry.tags import git, read_registry, read_tags
@@ -86,20 +84,13 @@ def _recorded(lock: str, name: str) -> str:
     return found[1] if found else ""
 
 # %% ../../nbs/tracking/87_experiments.ipynb #read-experiments
-class _FastLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """What `YamlLoader` reads, ten times as fast where libyaml is there."""
-
-    yaml_implicit_resolvers, yaml_constructors = YamlLoader.yaml_implicit_resolvers, YamlLoader.yaml_constructors
-
-
 @cache
-def _load_yaml(text: str) -> dict[str, Any]:
-    """Return the mapping in a YAML text; an empty one where it is none, which is shown as no params."""
+def _read_params(text: str) -> dict[str, Any]:
+    """Return the values of a params.yaml; none where it is no mapping."""
     try:
-        values = _FastLoader(text).get_single_data()
-    except yaml.YAMLError:
+        return parse_yaml(text, "params.yaml")
+    except UserError:
         return {}
-    return values if isinstance(values, dict) else {}
 
 
 def read_experiments(root: Path, commits: int = 0, names: Iterable[str] = ()) -> list[Experiment]:
@@ -121,7 +112,7 @@ def read_experiments(root: Path, commits: int = 0, names: Iterable[str] = ()) ->
         metrics = {f"{split}.{name}": entry for split, part in splits.items() for name, entry in part["model"].items()}
         reports = {proof: output(lock, f"{proof}.json") for proof in ("sync", "parity")}
         proofs = {proof: bool(report["ok"]) for proof, report in reports.items() if report}
-        params = _load_yaml(files.get(f"{one.commit}:params.yaml", ""))
+        params = _read_params(files.get(f"{one.commit}:params.yaml", ""))
         found.append(Experiment(**{**vars(one), "params": params, "metrics": metrics, "proofs": proofs}))
     return found
 

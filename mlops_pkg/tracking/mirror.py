@@ -11,6 +11,7 @@ import csv
 import io
 import json
 import os
+import posixpath
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -45,7 +46,8 @@ def mlflow_names(names: Iterable[str]) -> dict[str, str]:
     """Return a name that MLflow takes for each of some names: 250 characters of those that it knows, none twice."""
     found: dict[str, str] = {}
     for name in names:
-        plain = re.sub(r"[^\w.\- ]", "_", name)[:240]
+        plain = re.sub(r"[^\w.\- /]", "_", name)[:240]
+        plain = plain if posixpath.normpath(plain) == plain else plain.replace("/", "_")
         found[name] = f"{plain}_{len(found)}" if plain in found.values() else plain
     return found
 
@@ -102,11 +104,9 @@ Point = tuple[str, float, int]  # name, value and step of a metric
 
 def split_points(one: Experiment) -> list[Point]:
     """Return the metrics of all splits, with the ends of their intervals."""
-    values = {
-        name if end == "value" else f"{name}_{end}": entry.get(end)
-        for name, entry in one.metrics.items()
-        for end in ("value", "low", "high")
-    }
+    values = {name.replace(".", "/", 1): entry["value"] for name, entry in one.metrics.items()}
+    for name, entry in one.metrics.items():
+        values |= {f"intervals/{name}_{end}": entry[end] for end in ("low", "high") if end in entry}
     return [(name, float(value), 0) for name, value in values.items() if value is not None]
 
 
@@ -118,7 +118,7 @@ def curve_points(plots: Iterable[Any], files: Mapping[str, bytes]) -> list[Point
             rows = list(csv.DictReader(io.StringIO(files[path].decode())))
             with suppress(ValueError):  # not over whole numbers
                 points += [
-                    (f"{Path(path).stem}.{plot['y']}", float(row[plot["y"]]), int(row[plot["x"]])) for row in rows
+                    (f"{Path(path).stem}/{plot['y']}", float(row[plot["y"]]), int(row[plot["x"]])) for row in rows
                 ]
     return points
 
@@ -147,11 +147,16 @@ def _write_artifacts(one: Experiment, files: Mapping[str, bytes], folder: Path) 
         if path.endswith((".csv", ".json")) or Path(path).name == CARD:
             ((folder if Path(path).name == CARD else tables) / Path(path).name).write_bytes(content)
     for title, svg in draw_plots(tables, one.params.get("data", {}).get("split", {}).get("by")):
-        name = re.sub(r"[^\w -]", "_", title)
-        (plots / f"{name}.svg").write_text(svg.replace("<svg ", f"<svg {_NAMESPACES} ", 1), "utf-8")
+        name = re.sub(r"[^\w-]+", "_", title).lower()
+        (plots / f"{name}.svg").write_text(_as_file(svg), "utf-8")
 
 
-_NAMESPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+def _as_file(svg: str) -> str:
+    """Return a picture of a page as a file of its own: with a size, and black on white."""
+    found = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
+    width, height = (float(side) * 2 for side in found.groups()) if found else (600.0, 400.0)
+    spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    return svg.replace("<svg ", f'<svg {spaces} width="{width:g}" height="{height:g}" style="background: white" ', 1)
 
 # %% ../../nbs/tracking/88b_mirror.ipynb #log-model
 def find_model(target: Target, run_id: str) -> str:
@@ -270,7 +275,12 @@ def mirror_versions(target: Target, registry: Registry, runs: Mapping[str, str])
         model = find_model(target, runs[tag.commit]) if version not in known and tag.commit in runs else ""
         if model:
             tags = {VERSION: version, COMMIT: tag.commit, BUNDLE: str(tag.facts.get("bundle", ""))}
-            given: Any = {"run_id": runs[tag.commit], "model_id": model, "tags": tags, "description": tag.subject}
+            given: Any = {
+                "run_id": runs[tag.commit],
+                "model_id": model,
+                "tags": tags,
+                "description": f"{version}: {tag.subject}",
+            }
             known[version] = client.create_model_version(name, f"models:/{model}", **given).version
     present = client.get_registered_model(name).aliases
     assigned = {stage: known.get(registry.version_of(tag)) for stage, tag in registry.stages().items()}

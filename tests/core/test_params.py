@@ -312,8 +312,8 @@ def test_every_misspelt_key_has_its_own_line_in_the_order_of_the_file(tmp_path: 
     [
         (b"seed: 0\nseed: 1\n", "params.yaml: not valid YAML: key 'seed' is written twice (line 1)"),
         (b"train:\n  a: 1\n  b: 2\n  a: 3\n", "params.yaml: not valid YAML: key 'a' is written twice (line 2)"),
-        (b"a: [1\n", "params.yaml: not valid YAML: expected ',' or ']', but got '<stream end>' (line 2)"),
-        (b"a: b: c\n", "params.yaml: not valid YAML: mapping values are not allowed here (line 1)"),
+        (b"a: [1\n", "params.yaml: not valid YAML: did not find expected ',' or ']' (line 2)"),
+        (b"a: b: c\n", "params.yaml: not valid YAML: mapping values are not allowed in this context (line 1)"),
         (b"name: caf\xe9\n", "params.yaml: not UTF-8 text (byte 9)"),
         (b"- a\n- b\n", "params.yaml: expected a mapping of sections, found list"),
         (b"hello\n", "params.yaml: expected a mapping of sections, found str"),

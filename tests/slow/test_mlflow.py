@@ -1,6 +1,8 @@
 """MLflow as a team has it: a real server, a real browser, and answers where this package is not installed."""
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,6 +34,9 @@ LOCK = Path(__file__).with_name("mlflow.txt")
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The commands of an environment that has MLflow, Spark and onnxruntime, and not this package."""
+    if not shutil.which("java"):
+        lacking = "Java is not installed, and Spark needs it; `apt-get install default-jre-headless` brings it"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(lacking)
     folder = tmp_path_factory.mktemp("elsewhere") / "venv"
     for command in (
         ["venv", folder],
@@ -45,6 +50,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of an MLflow server with an empty database."""
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # nine processes that nothing here asks
     monkeypatch.setenv("PATH", f"{elsewhere}:/usr/bin:/bin")
     port, store = free_port(), f"sqlite:///{tmp_path / 'mlflow.db'}"
     files = ["--backend-store-uri", store, "--artifacts-destination", str(tmp_path / "artifacts")]
@@ -140,8 +146,8 @@ def look(server: str, folder: Path) -> None:
     page = f"{server}/#/experiments/{experiment.experiment_id}/runs/{runs[0].info.run_id}"
     with chromium(folder, 1500, 1300) as browser:
         for address, words in (
-            (page, ("test.roc_auc", "train.options.max_iter", "Finished", "Intended use")),
-            (f"{page}/artifacts/plots/ROC curve.svg", ("plots", "ROC curve.svg", "card.md")),
+            (page, ("test/roc_auc", "train.options.max_iter", "Finished", "Intended use")),
+            (f"{page}/artifacts/plots/roc_curve.svg", ("plots", "roc_curve.svg", "card.md")),
             (f"{server}/#/models/{NAME}", ("Version 1", "prod")),
         ):
             browser.get(address)
@@ -153,8 +159,8 @@ def see(browser: webdriver.Chrome, words: tuple[str, ...]) -> None:
     """Wait until a page shows some words, and if it is that of a plot, its picture."""
     wait_for(lambda: [word for word in words if word not in browser.page_source], browser.current_url)
     if "plots" in words:
-        widths = "return Math.max(0, ...[...document.images].map(one => one.naturalWidth))"
-        wait_for(lambda: browser.execute_script(widths) < 100, "the picture")
+        heights = "return Math.max(0, ...[...document.images].map(one => one.naturalHeight))"
+        wait_for(lambda: browser.execute_script(heights) < 300, "the picture")
 
 
 def wait_for(lacking: Callable[[], object], what: str) -> None:
@@ -165,7 +171,7 @@ def wait_for(lacking: Callable[[], object], what: str) -> None:
         time.sleep(0.2)
 
 
-@pytest.mark.parametrize("moment", [0.0, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("moment", [0.0, 1.5])
 def test_a_mirror_that_is_killed_is_completed_without_duplicates(team: Team, server: str, moment: float) -> None:
     team.build("first")
     register(team.root)
@@ -192,7 +198,7 @@ def test_a_mirror_that_is_killed_is_completed_without_duplicates(team: Team, ser
     found = client.search_logged_models([experiment])
     assert sorted(str(model.source_run_id) for model in found) == sorted(run.info.run_id for run in runs)
     for run in runs:
-        history = client.get_metric_history(run.info.run_id, "iterations.loss")
+        history = client.get_metric_history(run.info.run_id, "iterations/loss")
         assert len({point.step for point in history}) == len(history)
-        assert len(client.get_metric_history(run.info.run_id, "test.roc_auc")) == 1
+        assert len(client.get_metric_history(run.info.run_id, "test/roc_auc")) == 1
     assert len(client.search_model_versions(f"name = '{NAME}'")) == 1

@@ -54,15 +54,15 @@ def test_a_run_holds_what_the_commit_holds(team: Team, store: str, run: Run) -> 
     ]
     first, better = (finished(store)[name] for name in ("late-flights@v1.0.0", "more-trees"))
     compared = read_json(team.models["better"] / "artifacts" / "evaluate" / "comparison.json")["test"]["model"]
-    assert better.data.metrics["test.roc_auc"] == compared["roc_auc"]["value"]
-    assert better.data.metrics["test.roc_auc_low"] == compared["roc_auc"]["low"]
+    assert better.data.metrics["test/roc_auc"] == compared["roc_auc"]["value"]
+    assert better.data.metrics["intervals/test.roc_auc_low"] == compared["roc_auc"]["low"]
     assert (first.data.params["train.options.max_iter"], better.data.params["train.options.max_iter"]) == ("20", "60")
     assert first.data.tags["mlflow.note.content"] == (team.models["first"] / "artifacts/package/card.md").read_text()
     assert first.data.tags["mlops_pkg.names"] == "late-flights@v1.0.0, main"
     assert first.data.tags["mlops_pkg.stages"] == "prod"
     assert first.info.start_time == int(git(team.root, "show", "-s", "--format=%ct", commit)) * 1000
     client = mlflow.MlflowClient(store)
-    curve = client.get_metric_history(better.info.run_id, "iterations.loss")
+    curve = client.get_metric_history(better.info.run_id, "iterations/loss")
     table = pd.read_csv(team.models["better"] / "artifacts" / "train" / "iterations.csv")
     assert [(one.step, one.value) for one in curve] == list(table.itertuples(index=False, name=None))
     assert {one.dataset.name for one in first.inputs.dataset_inputs} == {"train", "validation", "test", "live"}
@@ -94,7 +94,7 @@ def test_a_second_time_writes_what_is_new_and_the_stages_follow(team: Team, stor
     after = finished(store)["late-flights@v1.0.0"]
     assert after.info.run_id == before.info.run_id
     assert after.data.metrics == before.data.metrics
-    assert len(client.get_metric_history(after.info.run_id, "test.roc_auc")) == 1
+    assert len(client.get_metric_history(after.info.run_id, "test/roc_auc")) == 1
     assert len(client.search_model_versions(f"name = '{NAME}'")) == 2
 
 
@@ -117,7 +117,7 @@ def test_what_was_interrupted_is_completed_in_the_same_run(
     assert said == "main: completed\n"
     [(_, one)] = finished(store).items()
     client = mlflow.MlflowClient(store)
-    assert [len(client.get_metric_history(one.info.run_id, name)) for name in ("test.roc_auc", "test.log_loss")] == [
+    assert [len(client.get_metric_history(one.info.run_id, name)) for name in ("test/roc_auc", "test/log_loss")] == [
         1,
         1,
     ]
@@ -134,9 +134,9 @@ def test_an_output_that_is_nowhere_is_told_and_the_others_are_mirrored(team: Tea
 
     said = run(team.root, "track", "--to", store).stdout.splitlines()
 
-    assert said[0] == "main: new"
-    assert said[1].startswith("one-tree: skipped: card.md at")
-    assert said[1].endswith("not in the remote; run `dvc push` where it was made")
+    said.remove("main: new")
+    assert said[0].startswith("one-tree: skipped: card.md at")
+    assert said[0].endswith("not in the remote; run `dvc push` where it was made")
     assert list(finished(store)) == ["main"]
 
 
