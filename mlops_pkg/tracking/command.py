@@ -21,60 +21,49 @@ import click
 @click.option("--commits", type=click.IntRange(0), default=0, help="Also the last commits that changed dvc.lock.")
 @click.option("--json", "form", flag_value="json", help="Print JSON.")
 @click.option("--csv", "form", flag_value="csv", help="Print csv.")
-def experiments(names: tuple[str, ...], metric: str | None, commits: int, form: str | None) -> None:
+@click.option("--page", metavar="FILE", type=click.Path(path_type=Path), help="Write a page with plots.")
+def experiments(names: tuple[str, ...], metric: str | None, commits: int, form: str | None, page: Path | None) -> None:
     """List what was tried: experiments, branches, versions, with metrics and the params that differ.
 
     \b
     Examples:
       mlops_pkg experiments --sort roc_auc
-      mlops_pkg experiments 'grid-*' --csv > tried.csv
+      mlops_pkg experiments 'grid-*' --page tried.html
     """  # noqa: D301
     from mlops_pkg.core.workspace import project_root
-    from mlops_pkg.modelling.sections import is_better_if_greater
-    from mlops_pkg.tracking.experiments import experiment_rows, find_metric, read_experiments
+    from mlops_pkg.report.terminal import table
+    from mlops_pkg.tracking import experiments as tried
 
-    found = read_experiments(project_root(), commits, names)
+    found = tried.read_experiments(root := project_root(), commits, names)
     known = list(dict.fromkeys(name for one in found for name in one.metrics))
     shown = known if form else known[:1]
     if metric:
-        by = find_metric(found, metric)
-        missing = float("-inf") if is_better_if_greater(by.partition(".")[2]) else float("inf")
-        found.sort(key=lambda one: one.metrics.get(by, {}).get("value") or missing, reverse=missing < 0)
+        by = tried.find_metric(found, metric)
+        found = tried.rank(found, by)
         shown = list(dict.fromkeys([by, *shown])) if form else [by]
-    if names and not found:
-        raise click.BadParameter(
-            f"no experiment, branch or version is called {' or '.join(names)}", param_hint="PATTERN"
-        )
-    rows = experiment_rows(found, shown)
-    if form == "json":
+    if not found:
+        raise click.BadParameter(f"nothing is called {' or '.join(names) or '*'}", param_hint="PATTERN")
+    rows = tried.experiment_rows(found, shown)
+    if page:
+        _write_page(page, root, found, shown)
+    elif form == "json":
         click.echo(json.dumps(rows, indent=1, ensure_ascii=False, default=str))
     elif form == "csv":
         writer = csv.DictWriter(sys.stdout, list(rows[0]) if rows else [])
         writer.writeheader()
         writer.writerows(rows)
     else:
-        click.echo(_as_text(rows, shown))
+        click.echo(table(*tried.table_cells(rows, shown)))
 
-# %% ../../nbs/tracking/89_command.ipynb #as-text
-def _as_text(rows: list[dict[str, Any]], metrics: list[str]) -> str:
-    """Return the rows as a table, each metric in one column with its interval."""
-    from mlops_pkg.report.terminal import metric_words, table
+# %% ../../nbs/tracking/89_command.ipynb #write-page
+def _write_page(page: Path, root: Path, found: list[Any], metrics: list[str]) -> None:
+    from mlops_pkg.core.params import UserError
+    from mlops_pkg.tracking.page import write_page
 
-    if not rows:
-        return "nothing was tried yet; `dvc exp run --set-param train.options.max_iter=500` tries something"
-    ends = {f"{name}_{end}" for name in metrics for end in ("low", "high")}
-    header = [name for name in rows[0] if name not in ends and any(row[name] not in (None, "") for row in rows)]
-    lines = []
-    for row in rows:
-        entries = {
-            name: {"value": row[name], "low": row[f"{name}_low"], "high": row[f"{name}_high"]} for name in metrics
-        }
-        words = {name: metric_words(entry) for name, entry in entries.items()}
-        shown = {
-            name: f"{one[0]} [{one[1]}, {one[2]}]" if len(one) == 3 else " ".join(one) for name, one in words.items()
-        }
-        lines.append([str(shown.get(name, "" if row[name] is None else row[name])) for name in header])
-    return table(header, lines)
+    if not metrics:
+        raise UserError("nothing to show: no experiment has metrics here; get them with `dvc pull`, or try something")
+    write_page(page, root, found, metrics[0])
+    click.echo(f"{page}: {len(found)} experiments")
 
 # %% ../../nbs/tracking/89_command.ipynb #compare
 @click.command()

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -45,7 +47,7 @@ def test_experiments_branches_and_versions_stand_in_one_table_sorted_by_a_metric
     assert "train.options.max_iter" in shown.splitlines()[0]
     assert "data." not in shown, "params that do not differ have no column"
     assert [one["name"] for one in written] == ["more-trees", "one-tree"]
-    assert "no experiment, branch or version is called zzz*" in run(team.root, "experiments", "zzz*").stderr
+    assert "nothing is called zzz*" in run(team.root, "experiments", "zzz*").stderr
     assert run(team.root, "experiments", "--sort", "auc").stderr.startswith("auc: no experiment has this metric; known")
 
 
@@ -143,3 +145,40 @@ def test_what_a_branch_changes_is_told_with_its_proofs_figures_params_and_cells(
     assert line.endswith("| worse |")
     assert "❌ does not hold: -0." in shown
     assert run(team.root, "pr-report", "--base", "nonsense").stderr.startswith("git merge-base: fatal: ")
+
+
+def test_the_page_shows_params_and_curves_of_what_was_tried(team: Team, run: Run) -> None:
+    team.build("first")
+    as_experiment(team, "more-trees", "better")
+    as_experiment(team, "one-tree", "worse")
+
+    said = run(team.root, "experiments", "--page", "tried.html").stdout
+
+    page = (team.root / "tried.html").read_text()
+    assert said == "tried.html: 3 experiments\n"
+    plots = re.findall(r"<figcaption>(.*?)</figcaption>", page)
+    assert plots == [
+        "All params, and test.roc_auc",
+        "test.roc_auc by train.options.learning_rate",
+        "test.roc_auc by train.options.max_iter",
+        "ROC curve",
+        "Precision and recall",
+        "Calibration",
+    ]
+    for name in ("main", "more-trees", "one-tree"):
+        assert page.count(f">{name}<") >= 4, "in the table, and beside each curve"
+    order = [page.index(f"<td>{name}</td>") for name in ("more-trees", "main", "one-tree")]
+    assert order == sorted(order), "the best first"
+    assert "http" not in re.sub(r"http://www.w3.org/\S+", "", page), "it loads nothing"
+
+
+def test_a_page_without_metrics_is_told_and_an_earlier_one_stays(team: Team, run: Run) -> None:
+    team.build("first")
+    shutil.rmtree(team.root / ".dvc" / "cache")
+    (team.root / "tried.html").write_text("an earlier page")
+
+    told = run(team.root, "experiments", "--page", "tried.html")
+
+    assert told.exit_code == 1
+    assert told.stderr.startswith("nothing to show: no experiment has metrics here")
+    assert (team.root / "tried.html").read_text() == "an earlier page"
