@@ -90,6 +90,14 @@ class PairedPredictions:
         champion, challenger = ((answer[mask], threshold) for answer, threshold in (self.champion, self.challenger))
         return PairedPredictions(self.rows[mask], self.y[mask], champion, challenger)
 
+    def slices(self, settings: EvaluationSettings) -> Iterator[tuple[str, "PairedPredictions"]]:
+        """Yield the slices of enough rows, and of both classes where there are two, by what they hold."""
+        for column in (name for name in settings.slices if name in self.rows):
+            for value, size in self.rows.groupby(column, observed=True).size().items():
+                part = self.select(self.rows[column].eq(value).to_numpy())
+                if size >= settings.min_slice_rows and (self.champion[1] is None or len(np.unique(part.y)) == 2):
+                    yield f"{column} = {value}", part
+
     def difference(self, metric: str, settings: EvaluationSettings, seed: int) -> Difference:
         """Return how much better the challenger is."""
         pair = self.champion, self.challenger
@@ -131,16 +139,12 @@ def check_slices(
 ) -> Gate:
     """Check that on no slice of the test rows the challenger is worse, beyond chance and the margin."""
     worse, count, bound = [], 0, least_advantage(found, bounds.slice_margin)
-    for column in (name for name in settings.slices if name in pair.rows):
-        for value, size in pair.rows.groupby(column, observed=True).size().items():
-            part = pair.select(pair.rows[column].eq(value).to_numpy())
-            if size < settings.min_slice_rows or (pair.champion[1] is not None and len(np.unique(part.y)) < 2):
-                continue
-            count += 1
-            if point_difference(part.y, part.champion, part.challenger, found.metric) >= bound:
-                continue  # and so not worse beyond chance
-            here = part.difference(found.metric, settings, seed)
-            worse += [f"{column} = {value}: {here}"] * (here.high < bound)
+    for name, part in pair.slices(settings):
+        count += 1
+        if point_difference(part.y, part.champion, part.challenger, found.metric) >= bound:
+            continue  # and so not worse beyond chance
+        here = part.difference(found.metric, settings, seed)
+        worse += [f"{name}: {here}"] * (here.high < bound)
     return Gate("slices", not worse, f"worse by more than {-bound:.4f}: {'; '.join(worse) or f'none of {count}'}")
 
 # %% ../../nbs/registry/84_gates.ipynb #check-promotion

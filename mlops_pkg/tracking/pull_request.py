@@ -71,6 +71,10 @@ def report_changes(root: Path, base: str) -> str:
         f"## Metrics on {found.rows:,} test rows",
         *_metric_lines(found, as_code(base), new.read_yaml("params.yaml")),
     ]
+    if slices := found.slice_cells():
+        metric = next(iter(found.slices.values())).metric
+        title = f"## {len(slices)} of {len(found.slices)} slices differ beyond chance by {as_code(metric)}"
+        parts += [title, markdown_table(["slice", as_code(base), "this branch", "better by", "beyond chance"], slices)]
     if found.params:
         rows = [[as_code(key), _show(was), _show(now)] for key, was, now in found.params]
         parts += ["## Params", markdown_table(["param", as_code(base), "this branch"], rows)]

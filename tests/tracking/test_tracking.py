@@ -10,14 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from mlops_pkg.core.workspace import read_json, read_table
 from mlops_pkg.modelling.metrics import weighted_metrics
 from mlops_pkg.registry.releases import promote, register
-from mlops_pkg.tracking.comparison import compare_predictions, find_snapshot
+from mlops_pkg.tracking.comparison import compare, find_snapshot, find_table_changes
 from mlops_pkg.tracking.experiments import read_experiments
 from tests.conftest import said_by
-from tests.registry.conftest import Team, git
+from tests.registry.conftest import Team, git, record
 from tests.tracking.conftest import Run, as_experiment
 
 
@@ -74,14 +75,40 @@ def test_a_comparison_is_paired_and_says_what_is_beyond_chance(team: Team, run: 
     assert told["rows"] == len(test[0])
     assert found["log_loss"]["high"] < 0
     assert "worse" in shown
+    rows = read_table(team.models["first"] / "artifacts" / "ingest" / "test.parquet")
+    newark = (rows["origin"] == "EWR").to_numpy()
+    scores = [roc_auc_score(one["late"][newark], one["model"][newark]) for one in test]
+    assert told["slices"]["origin = EWR"]["better"] == pytest.approx(scores[1] - scores[0])
+    certain = [name for name, one in told["slices"].items() if one["high"] < 0 or one["low"] > 0]
+    assert f"{len(certain)} of {len(told['slices'])} slices" in shown if certain else "slices" not in shown
 
 
 def test_a_model_does_not_differ_from_itself(team: Team) -> None:
     commit = team.build("first")
     snapshot = find_snapshot(team.root, commit)
-    found, _ = compare_predictions(snapshot, snapshot)
-    assert not any(one.is_certain for one in found)
-    assert {(one.better, one.low, one.high) for one in found} == {(0.0, 0.0, 0.0)}
+    found = compare(snapshot, snapshot)
+    differences = [*found.metrics, *found.slices.values()]
+    assert len(found.slices) > 3
+    assert {(one.better, one.low, one.high) for one in differences} == {(0.0, 0.0, 0.0)}
+    assert not found.slice_cells()
+    assert not found.changes
+
+
+def test_fields_and_rows_that_differ_are_named(team: Team) -> None:
+    commit = team.build("first")
+    signature, counts = (team.root / "artifacts" / name for name in ("package/signature.json", "ingest/rows.json"))
+    values, rows = read_json(signature), read_json(counts)
+    del values["fields"][0]
+    values["fields"][0]["nullable"] = True
+    rows["splits"]["test"] += 10
+    for path, content in ((signature, values), (counts, rows)):
+        path.write_text(json.dumps(content))
+    record(team.root, None)
+    git(team.root, "commit", "--quiet", "--message", "Other fields and rows", "dvc.lock")
+
+    found = find_table_changes(find_snapshot(team.root, commit), find_snapshot(team.root, "HEAD"))
+
+    assert found == {"fields": ["carrier removed", "origin changed"], "rows": ["test 987 to 997"]}
 
 
 @pytest.mark.parametrize("name", ["main", "HEAD", "late-flights@v1.0.0", "late-flights#prod"])
