@@ -460,8 +460,8 @@ def predict_by_mlflow(reference: Reference, bundle: Path) -> Scores:
     with tempfile.TemporaryDirectory() as temporary:
         save_pyfunc(bundle, folder := Path(temporary) / "model", rows.iloc[0].to_dict())
         table = load_mlflow().pyfunc.load_model(str(folder)).predict(rows)
-    if not (rejected := table[table["error"].notna()]).empty:
-        raise UserError(f"{rejected.index[0]} is rejected: {rejected['error'].iloc[0]}")
+    if len(rejected := np.flatnonzero(table["error"].notna())):
+        raise UserError(f"record {rejected[0]} is rejected: {table['error'].iloc[rejected[0]]}")
     return None, _table_answers(table, reference.labels)
 
 # %% ../../nbs/proof/55_runtimes.ipynb #ask-all

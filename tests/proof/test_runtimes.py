@@ -32,6 +32,7 @@ NAMES = [
     "graph, in batches",
     "graph, row by row",
     "predictor, numpy and onnxruntime alone",
+    "MLflow",
     "endpoint, JSON one by one",
     "endpoint, JSON in batches",
     "endpoint, Arrow",
@@ -139,6 +140,7 @@ def test_a_row_that_the_predictor_rejects_is_red(root: Path) -> None:
 
     told = "record 63 is rejected: distance: "
     assert told in found["predictor, numpy and onnxruntime alone"]
+    assert told in found["MLflow"]
     assert told in found["endpoint, JSON in batches"]
     assert told in found["endpoint, Arrow"]
     assert '"field"' in found["endpoint, JSON one by one"]
