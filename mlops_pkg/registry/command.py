@@ -143,12 +143,11 @@ def show(name: str | None, as_json: bool) -> None:
     Example:
       mlops_pkg registry show
     """  # noqa: D301
-    from mlops_pkg.registry.card import reason_of
     from mlops_pkg.report.terminal import table
 
     found = _registry(name)
     rows = [
-        (tag.version, ", ".join(found.stages_of(tag.version)), tag.commit[:10], tag.when[:10], tag.who, reason_of(tag))
+        (tag.version, ", ".join(found.stages_of(tag.version)), tag.commit[:10], tag.when[:10], tag.who, tag.reason)
         for tag in reversed(found.versions.values())
     ]
     header = ("version", "stages", "commit", "date", "who", "reason")
@@ -170,12 +169,11 @@ def history(name: str | None, stage: str | None, as_json: bool) -> None:
     Example:
       mlops_pkg registry history --stage prod
     """  # noqa: D301
-    from mlops_pkg.registry.card import describe_assignment
     from mlops_pkg.report.terminal import table
 
     found = _registry(name)
     tags = [tag for tag in found.assignments if stage in (None, tag.stage)]
-    rows = [(tag, describe_assignment(found, tag)) for tag in tags]
+    rows = [(tag, found.describe(tag)) for tag in tags]
     header = ("stage", "version", "what", "when", "who", "red gates", "why")
     if as_json:
         entries = [{"tag": tag.tag, **dict(zip(header, row, strict=True)), "facts": tag.facts} for tag, row in rows]

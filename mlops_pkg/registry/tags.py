@@ -64,6 +64,16 @@ class Tag:
     subject: str = ""  # first line of the message
     facts: dict[str, Any] = field(default_factory=dict)  # its JSON
 
+    @property
+    def reason(self) -> str:
+        """Why the version was made, promoted or rolled back."""
+        return str(self.facts.get("override") or self.facts.get("reason") or "")
+
+    @property
+    def red_gates(self) -> str:
+        """The gates in spite of which it was promoted."""
+        return ", ".join(gate for gate, entry in self.facts.get("gates", {}).items() if not entry["ok"])
+
 # %% ../../nbs/registry/80_tags.ipynb #parse-tag
 def parse_tag(tag: str) -> dict[str, Any]:
     """Return what the name of a tag says, as fields of `Tag`; empty where it is no tag of a registry."""
@@ -117,6 +127,11 @@ class Registry:
         if version := str(assignment.facts.get("version", "")):
             return version
         return next((name for name, tag in self.versions.items() if tag.commit == assignment.commit), "")
+
+    def describe(self, assignment: Tag) -> tuple[str, ...]:
+        """Return stage, version, what was done, when, by whom, the gates that were red, and why."""
+        what, who = assignment.subject.partition(f" {assignment.name}")[0], (assignment.when, assignment.who)
+        return assignment.stage, self.version_of(assignment), what, *who, assignment.red_gates, assignment.reason
 
     def stages(self) -> dict[str, Tag]:
         """Return the assignment that holds now, by stage."""
