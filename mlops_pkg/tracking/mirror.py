@@ -24,7 +24,7 @@ from typing import Any
 from ..bundle.manifest import CARD, OBJECTS, REFERENCE, BundleError, verify
 from ..bundle.predictor import Predictor
 from ..bundle.pyfunc import load_mlflow, pyfunc_options
-from ..core.params import UserError, as_yaml, dotted_key, mask_passwords, read_yaml
+from ..core.params import UserError, dotted_key, mask_passwords, read_yaml
 from ..registry.references import read_checked_registry
 from ..registry.snapshots import Snapshot, first_line, read_outputs
 from ..registry.tags import Registry, git
@@ -139,8 +139,7 @@ def _dataset_inputs(snapshot: Snapshot, stages: Mapping[str, Any]) -> list[Any]:
 
 
 def _write_artifacts(one: Experiment, files: Mapping[str, bytes], folder: Path) -> None:
-    """Write what people look at: the params, the card, and the evaluation with its plots."""
-    (folder / "params.yaml").write_text(as_yaml(dict(one.params)), "utf-8")
+    """Write what people look at: the card, and the evaluation with its plots."""
     (tables := folder / "evaluation").mkdir()
     (plots := folder / "plots").mkdir()
     for path, content in files.items():
@@ -211,30 +210,24 @@ def _tags(one: Experiment, names: list[str]) -> dict[str, str]:
 
 # %% ../../nbs/tracking/88b_mirror.ipynb #write-run
 def _write_run(target: Target, run_id: str, one: Experiment, snapshot: Snapshot, files: Mapping[str, bytes]) -> None:
-    """Write all that a run holds, and finish it."""
-    client, bundle = target.client, snapshot.bundle
+    """Write all that a run holds beside its model."""
+    client = target.client
     stages = snapshot.read_yaml("dvc.yaml").get("stages", {})
     plots = [plot for stage in stages.values() for plot in stage.get("plots", ())]
     _log_values(target, run_id, one, split_points(one) + curve_points(plots, files))
     client.log_inputs(run_id, _dataset_inputs(snapshot, stages))
     with tempfile.TemporaryDirectory() as temporary:
-        (artifacts := Path(temporary) / "artifacts").mkdir()
-        _write_artifacts(one, files, artifacts)
-        client.log_artifacts(run_id, str(artifacts))
-        if OBJECTS not in bundle:
-            (folder := Path(temporary) / target.name).mkdir()
-            for name in bundle:
-                (folder / name).write_bytes(files[name])
-            client.set_tag(run_id, BUNDLE, verify(folder))
-            _log_model(target, run_id, folder)
+        _write_artifacts(one, files, Path(temporary))
+        (Path(temporary) / "params.yaml").write_text(snapshot.read_text("params.yaml"), "utf-8")
+        client.log_artifacts(run_id, temporary)
     client.set_tag(run_id, "mlflow.note.content", files[CARD].decode())
-    client.set_terminated(run_id, "FINISHED", _milliseconds(one.when))
 
 # %% ../../nbs/tracking/88b_mirror.ipynb #mirror-run
 def mirror_run(target: Target, root: Path, one: Experiment, names: list[str], run: Any = None) -> str:
     """Write a commit as a run, or complete the one that is there; return new, completed, updated or kept.
 
-    Raises `UserError` if an output of the commit can be had neither from DVC's cache nor from the remote.
+    Raises `UserError` if an output of the commit can be had neither from DVC's cache nor from the remote, and
+    `BundleError` if its bundle is of an earlier format.
     """
     client, tags = target.client, _tags(one, names)
     if run and run.info.status == "FINISHED":
@@ -247,18 +240,21 @@ def mirror_run(target: Target, root: Path, one: Experiment, names: list[str], ru
     files = read_outputs(snapshot, tables) | read_outputs(snapshot, snapshot.bundle)
     author, when = git(root, "log", "-1", "--format=%an%x00%cI", one.commit).strip().split("\0")
     one = replace(one, when=when)  # that of the commit, not of its tag
-    if run is None:
-        fixed = {COMMIT: one.commit, "mlops_pkg.parent": one.parent, "mlops_pkg.kind": one.kind, "mlflow.user": author}
-        fixed |= {
-            "mlflow.source.git.commit": one.commit,
-            "mlflow.source.type": "PROJECT",
-            "mlflow.source.name": root.name,
-        }
-        start = _milliseconds(one.when)
-        run_id = client.create_run(target.experiment, start, {**fixed, **tags}, names[0]).info.run_id
-    else:
-        run_id = run.info.run_id
-    _write_run(target, run_id, one, snapshot, files)
+    with tempfile.TemporaryDirectory() as temporary:
+        (bundle := Path(temporary) / target.name).mkdir()
+        for name in snapshot.bundle:
+            (bundle / name).write_bytes(files[name])
+        fixed = {COMMIT: one.commit, BUNDLE: verify(bundle), "mlops_pkg.parent": one.parent, "mlops_pkg.kind": one.kind}
+        if run is None:
+            source = {"git.commit": one.commit, "type": "PROJECT", "name": root.name}
+            fixed |= {"mlflow.user": author, **{f"mlflow.source.{key}": value for key, value in source.items()}}
+            run_id = client.create_run(target.experiment, _milliseconds(when), fixed | tags, names[0]).info.run_id
+        else:
+            run_id = run.info.run_id
+        _write_run(target, run_id, one, snapshot, files)
+        if OBJECTS not in snapshot.bundle:
+            _log_model(target, run_id, bundle)
+        client.set_terminated(run_id, "FINISHED", _milliseconds(when))
     return "completed" if run else "new"
 
 # %% ../../nbs/tracking/88b_mirror.ipynb #mirror-versions
@@ -311,7 +307,7 @@ def track(root: Path, uri: str, patterns: Iterable[str] = (), commits: int = 0) 
             one = replace(group[0], stages=tuple(dict.fromkeys(stage for other in group for stage in other.stages)))
             try:
                 yield one.name, mirror_run(target, root, one, [other.name for other in group], runs.get(commit))
-            except UserError as error:
+            except (UserError, BundleError) as error:
                 yield one.name, f"skipped: {error}"
         registry = read_checked_registry(root, name)
         if registry.versions:

@@ -8,14 +8,14 @@ import mlflow
 import pandas as pd
 import pytest
 
-from mlops_pkg.bundle.manifest import BundleError
+from mlops_pkg.bundle.manifest import BundleError, manifest_bytes
 from mlops_pkg.bundle.predictor import Predictor
 from mlops_pkg.bundle.pyfunc import PyfuncModel, save_pyfunc
 from mlops_pkg.bundle.signature import answer_types
 from mlops_pkg.core.workspace import read_json, read_table
 from mlops_pkg.registry.releases import promote, register, rollback
 from mlops_pkg.tracking.mirror import COMMIT, VERSION, flatten, mlflow_names
-from tests.registry.conftest import Team, git
+from tests.registry.conftest import Team, git, record
 from tests.tracking.conftest import Run, as_experiment
 
 NAME = "late-flights"
@@ -206,3 +206,31 @@ def test_a_bundle_of_objects_is_no_model_of_mlflow(
 
     with pytest.raises(BundleError, match="a model of MLflow is made of a graph, not of Python objects"):
         save_pyfunc(built / "artifacts" / "package", tmp_path / "model")
+
+
+def test_a_bundle_of_an_earlier_format_is_skipped_and_leaves_no_run(team: Team, store: str, run: Run) -> None:
+    team.build("first")
+    manifest = team.root / "artifacts" / "package" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"format": 4', '"format": 3'))
+    record(team.root, None)
+    git(team.root, "commit", "--quiet", "--message", "As it was packed before", "dvc.lock")
+
+    said = run(team.root, "track", "--to", store).stdout
+
+    assert said.startswith("main: skipped: ")
+    assert said.endswith("format 3; this version reads format 4\n")
+    assert not finished(store)
+
+
+def test_a_long_card_does_not_stop_the_mirror(team: Team, store: str, run: Run) -> None:
+    team.build("first")
+    card, manifest = (team.root / "artifacts" / "package" / name for name in ("card.md", "manifest.json"))
+    card.write_text(card.read_text() + "A long story. " * 2_000)
+    manifest.write_bytes(manifest_bytes(card.parent))
+    record(team.root, None)
+    git(team.root, "commit", "--quiet", "--message", "A card of 28,000 letters", "dvc.lock")
+
+    said = run(team.root, "track", "--to", store).stdout
+
+    assert said == "main: new\n"
+    assert finished(store)["main"].data.tags["mlflow.note.content"].startswith("# late-flights")
