@@ -47,11 +47,8 @@ def test_a_run_holds_what_the_commit_holds(team: Team, store: str, run: Run) -> 
 
     said = run(team.root, "track", "--to", store).stdout.splitlines()
 
-    assert said == [
-        "late-flights@v1.0.0: new",
-        "more-trees: new",
-        "late-flights@v1.0.0: version 1 of the model late-flights",
-    ]
+    assert set(said[:2]) == {"late-flights@v1.0.0: new", "more-trees: new"}
+    assert said[2:] == ["late-flights@v1.0.0: version 1 of the model late-flights"]
     first, better = (finished(store)[name] for name in ("late-flights@v1.0.0", "more-trees"))
     compared = read_json(team.models["better"] / "artifacts" / "evaluate" / "comparison.json")["test"]["model"]
     assert better.data.metrics["test/roc_auc"] == compared["roc_auc"]["value"]
