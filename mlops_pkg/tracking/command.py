@@ -142,7 +142,8 @@ def track(names: tuple[str, ...], uri: str, commits: int) -> None:
 @click.command("pr-report")
 @click.option("--base", default="main", show_default=True, help="The branch or commit that is compared with.")
 @click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="Write to FILE instead of printing.")
-def pr_report(base: str, out: Path | None) -> None:
+@click.option("--pictures", metavar="FOLDER", type=click.Path(path_type=Path), help="Write the curves of both there.")
+def pr_report(base: str, out: Path | None, pictures: Path | None) -> None:
     """Report what the present branch changes, as Markdown for a comment on its pull request.
 
     Proofs, metrics with paired intervals, the gate of a promotion, params, data, and notebooks cell by cell.
@@ -157,7 +158,7 @@ def pr_report(base: str, out: Path | None) -> None:
     from mlops_pkg.tracking.pull_request import report_changes
 
     with waiting(f"comparing this branch with {base} on the same rows"):
-        text = report_changes(project_root(), base)
+        text = report_changes(project_root(), base, pictures)
     if out:
         write_bytes(out, text.encode())
     else:

@@ -28,7 +28,7 @@ from ..core.params import UserError, dotted_key, mask_passwords, read_yaml
 from ..registry.references import read_checked_registry
 from ..registry.snapshots import Snapshot, first_line, read_outputs
 from ..registry.tags import Registry, git
-from ..report.page import draw_plots
+from ..report.page import draw_plots, write_figures
 from ..serving.schema import example_record
 from .experiments import Experiment, read_experiments
 
@@ -145,17 +145,7 @@ def _write_artifacts(one: Experiment, files: Mapping[str, bytes], folder: Path) 
     for path, content in files.items():
         if path.endswith((".csv", ".json")) or Path(path).name == CARD:
             ((folder if Path(path).name == CARD else tables) / Path(path).name).write_bytes(content)
-    for title, svg in draw_plots(tables, one.params.get("data", {}).get("split", {}).get("by")):
-        name = re.sub(r"[^\w-]+", "_", title).lower()
-        (plots / f"{name}.svg").write_text(_as_file(svg), "utf-8")
-
-
-def _as_file(svg: str) -> str:
-    """Return a picture of a page as a file of its own: with a size, and black on white."""
-    found = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
-    width, height = (float(side) * 2 for side in found.groups()) if found else (600.0, 400.0)
-    spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    return svg.replace("<svg ", f'<svg {spaces} width="{width:g}" height="{height:g}" style="background: white" ', 1)
+    write_figures(plots, draw_plots(tables, one.params.get("data", {}).get("split", {}).get("by")))
 
 # %% ../../nbs/tracking/88b_mirror.ipynb #log-model
 def find_model(target: Target, run_id: str) -> str:

@@ -14,11 +14,15 @@ from ..core.params import Promotion, UserError
 from ..modelling.card import as_code, markdown_table
 from ..project.files import parse_notebook, source
 from ..project.lock import ABSENT, few
-from ..registry.gates import least_advantage, promotion_metric
+from ..registry.gates import least_advantage, promotion_metric, read_output
 from ..registry.releases import explain_proofs
 from ..registry.snapshots import Snapshot
 from ..registry.tags import git
+from ..report.page import write_figures
 from .comparison import Comparison, compare
+from .drift import find_drift
+from .experiments import Experiment
+from .page import draw_overlays
 
 # %% ../../nbs/tracking/88a_pull_request.ipynb #changed-cells
 def changed_cells(old: dict[str, Any], new: dict[str, Any]) -> dict[str, list[str]]:
@@ -57,40 +61,61 @@ def _metric_lines(found: Comparison, base: str, params: dict[str, Any]) -> Itera
     yield f"The gate of a promotion, {gate.metric} no worse than {bound:+.4f} for certain, {verdict}: {gate}."
 
 
+def _drift_rows(old: Snapshot, new: Snapshot) -> list[list[str]]:
+    """Return a line for each column whose values differ between the training rows of two commits."""
+    tables = []
+    for one in (old, new):
+        kept = one.read_yaml("dvc.yaml")["stages"].get("parity", {}).get("meta", {}).get("kept", ())
+        path = next((path for path in kept if Path(path).stem == "train"), "train.parquet")
+        tables.append(read_output(one, path))
+    found = find_drift(*tables)
+    return [[as_code(name), f"{index:.3f}", f"{was:.1%}", f"{now:.1%}"] for name, index, was, now in found]
+
+
 def _show(value: Any) -> str:
     return "" if value is ABSENT else as_code(str(value))
 
-# %% ../../nbs/tracking/88a_pull_request.ipynb #report-changes
-def report_changes(root: Path, base: str) -> str:
-    """Return what HEAD changes since it left a branch or commit, as Markdown; raise `UserError` for an unknown base."""
-    start = git(root, "merge-base", base, "HEAD").strip()
-    old, new = Snapshot(root, start), Snapshot(root, git(root, "rev-parse", "HEAD").strip())
-    parts = [f"# What this branch changes since {as_code(base)}", "## Proofs", "\n".join(_proof_lines(root))]
-    found = compare(old, new)
-    parts += [
-        f"## Metrics on {found.rows:,} test rows",
-        *_metric_lines(found, as_code(base), new.read_yaml("params.yaml")),
-    ]
-    if slices := found.slice_cells():
-        metric = next(iter(found.slices.values())).metric
-        title = f"## {len(slices)} of {len(found.slices)} slices differ beyond chance by {as_code(metric)}"
-        parts += [title, markdown_table(["slice", as_code(base), "this branch", "better by", "beyond chance"], slices)]
+# %% ../../nbs/tracking/88a_pull_request.ipynb #change-parts
+def _change_parts(old: Snapshot, new: Snapshot, found: Comparison, base: str) -> Iterator[str]:
+    """Yield headings and texts about what was changed: params, data, code, libraries and notebooks."""
     if found.params:
         rows = [[as_code(key), _show(was), _show(now)] for key, was, now in found.params]
-        parts += ["## Params", markdown_table(["param", as_code(base), "this branch"], rows)]
-    others = [
-        f"- {kind}: {few([as_code(name) for name in names])}"
-        for kind, names in found.changes.items()
-        if kind != "params"
-    ]
-    if others:
-        parts += ["## Data, code and libraries", "\n".join(others)]
+        yield "## Params"
+        yield markdown_table(["param", base, "this branch"], rows)
+    if others := {kind: names for kind, names in found.changes.items() if kind != "params"}:
+        yield "## Data, code and libraries"
+        yield "\n".join(f"- {kind}: {few([as_code(name) for name in names])}" for kind, names in others.items())
+    if "data" in others and (drift := _drift_rows(old, new)):
+        yield "## Training rows: columns with other values"
+        yield markdown_table(["column", "stability index", "missing before", "missing now"], drift)
     notebooks = [
         f"- {as_code(name)}: "
         + "; ".join(f"{what} {few([as_code(one) for one in ids])}" for what, ids in cells.items() if ids)
-        for name, cells in changed_notebooks(root, start)
+        for name, cells in changed_notebooks(new.root, old.commit)
         if any(cells.values())
     ]
     if notebooks:
-        parts += ["## Notebooks", "\n".join(notebooks)]
+        yield "## Notebooks"
+        yield "\n".join(notebooks)
+
+# %% ../../nbs/tracking/88a_pull_request.ipynb #report-changes
+def report_changes(root: Path, base: str, pictures: Path | None = None) -> str:
+    """Return what HEAD changes since it left a branch or commit, as Markdown; raise `UserError` for an unknown base.
+
+    The curves of both over each other are written to the folder `pictures`, if one is given.
+    """
+    start = git(root, "merge-base", base, "HEAD").strip()
+    old, new = Snapshot(root, start), Snapshot(root, git(root, "rev-parse", "HEAD").strip())
+    found, name = compare(old, new), as_code(base)
+    parts = [f"# What this branch changes since {name}", "## Proofs", "\n".join(_proof_lines(root))]
+    parts += [f"## Metrics on {found.rows:,} test rows", *_metric_lines(found, name, new.read_yaml("params.yaml"))]
+    if slices := found.slice_cells():
+        metric = next(iter(found.slices.values())).metric
+        title = f"## {len(slices)} of {len(found.slices)} slices differ beyond chance by {as_code(metric)}"
+        parts += [title, markdown_table(["slice", name, "this branch", "better by", "beyond chance"], slices)]
+    parts += _change_parts(old, new, found, name)
+    if pictures:
+        pair = [Experiment(name, "commit", one.commit) for name, one in ((base, old), ("this branch", new))]
+        names = write_figures(pictures, draw_overlays(root, pair))
+        parts += ["## Pictures", "\n".join(f"- {as_code(name)}" for name in names) or "none"]
     return "\n\n".join(parts) + "\n"

@@ -7,15 +7,18 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from mlops_pkg.core.workspace import read_json, read_table
+from mlops_pkg.core.workspace import read_json, read_table, write_table
 from mlops_pkg.modelling.metrics import weighted_metrics
 from mlops_pkg.registry.releases import promote, register
 from mlops_pkg.tracking.comparison import compare, find_snapshot, find_table_changes
+from mlops_pkg.tracking.drift import stability_index
 from mlops_pkg.tracking.experiments import read_experiments
 from tests.conftest import said_by
 from tests.registry.conftest import Team, git, record
@@ -209,3 +212,43 @@ def test_a_page_without_metrics_is_told_and_an_earlier_one_stays(team: Team, run
     assert told.exit_code == 1
     assert told.stderr.startswith("nothing to show: no experiment has metrics here")
     assert (team.root / "tried.html").read_text() == "an earlier page"
+
+
+def test_other_data_are_told_by_column_and_the_curves_are_drawn(team: Team, run: Run) -> None:
+    team.build("first")
+    git(team.root, "switch", "--quiet", "--create", "topic")
+    path = team.root / "artifacts" / "ingest" / "train.parquet"
+    rows = read_table(path)
+    rows.loc[rows.index[::2], "carrier"] = "UA"
+    rows.loc[rows.index[::3], "visib"] = None
+    write_table(path, rows)
+    flights = team.root / "data" / "flights.csv.zip"
+    flights.write_bytes(flights.read_bytes() + b"\0")
+    record(team.root, None)
+    git(team.root, "commit", "--quiet", "--message", "Other data", "dvc.lock")
+
+    shown = run(team.root, "pr-report", "--pictures", "pictures").stdout
+
+    drift = shown[shown.index("## Training rows: columns with other values") : shown.index("## Pictures")]
+    lines = {line.split("`")[1]: line.split("|")[2:-1] for line in drift.splitlines() if line.startswith("| `")}
+    assert set(lines) == {"carrier", "visib"}
+    assert float(lines["carrier"][0]) > 0.25
+    assert [cell.strip() for cell in lines["visib"][1:]] == ["0.1%", "33.5%"]
+    names = sorted(path.name for path in (team.root / "pictures").iterdir())
+    assert names == ["calibration.svg", "precision_and_recall.svg", "roc_curve.svg"]
+    assert all(f"- `{name}`" in shown for name in names)
+    for name in names:
+        picture = ElementTree.parse(team.root / "pictures" / name).getroot()
+        assert float(picture.attrib["width"]) > 300
+        assert "this branch" in (team.root / "pictures" / name).read_text()
+
+
+def test_the_stability_index_is_that_of_its_formula() -> None:
+    old, new = pd.Series(["a"] * 60 + ["b"] * 40), pd.Series(["a"] * 30 + ["b"] * 70)
+    expected = (0.3 - 0.6) * np.log(0.3 / 0.6) + (0.7 - 0.4) * np.log(0.7 / 0.4)
+
+    assert stability_index(old, new) == pytest.approx(expected)
+    assert stability_index(old, old) == 0.0
+    assert stability_index(pd.Series(range(1_000)), pd.Series(range(1_000))) == 0.0
+    assert stability_index(pd.Series(range(1_000)), pd.Series(range(500, 1_500))) > 0.25
+    assert stability_index(old, old.mask(old == "b")) > 0.25, "missing is a value"
