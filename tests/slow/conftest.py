@@ -11,7 +11,15 @@ import yaml
 
 from tests.conftest import IDENTITY, ROOT, lay_out
 
-LONGEST = ("test_new_project.py", "test_repro.py", "test_wheel.py", "test_processors.py", "test_own_classes.py")
+LONGEST = (
+    "test_new_project.py",
+    "test_repro.py",
+    "test_wheel.py",
+    "test_processors.py",
+    "test_own_classes.py",
+    "test_team.py",
+    "test_mlflow.py",
+)
 COPIED = ("README.md", "dvc.yaml", "settings.ini", "setup.py", "pyproject.toml", ".gitignore", ".dvcignore", "nbs")
 
 
