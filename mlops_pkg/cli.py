@@ -52,7 +52,7 @@ _PARTS = {
     "predict": "scoring",
     "serve": "serving",
     "registry": "registry",
-    **dict.fromkeys(("experiments", "compare", "track", "pr-report"), "tracking"),
+    **dict.fromkeys(_DAY["Compare"], "tracking"),
     **dict.fromkeys(("new", "adopt", "add", "remove", "rename"), "authoring"),
 }  # the folder of each command that an optional part brings along
 _MISTAKES = (

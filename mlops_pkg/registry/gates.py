@@ -26,7 +26,7 @@ from ..history.verify import held_sizes
 from ..modelling.fairness import check_fairness
 from ..modelling.paired import Difference, Scored, paired_differences, point_difference
 from ..modelling.sections import EvaluationSettings
-from .snapshots import Snapshot, first_line, open_remote, read_outputs
+from .snapshots import Snapshot, first_line, open_remote, read_outputs, split_paths
 
 # %% ../../nbs/registry/84_gates.ipynb #gate
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class PairedPredictions:
         return PairedPredictions(self.rows[mask], self.y[mask], champion, challenger)
 
     def slices(self, settings: EvaluationSettings) -> Iterator[tuple[str, "PairedPredictions"]]:
-        """Yield the slices of enough rows, and of both classes where there are two, by what they hold."""
+        """Yield each slice by its label, `origin = EWR`, if it has enough rows, and both classes of two."""
         for column in (name for name in settings.slices if name in self.rows):
             for value, size in self.rows.groupby(column, observed=True).size().items():
                 part = self.select(self.rows[column].eq(value).to_numpy())
@@ -121,7 +121,7 @@ def compare_bundles(challenger: Path, champion: Path, rows: pd.DataFrame) -> Pai
 
 # %% ../../nbs/registry/84_gates.ipynb #check-metric
 def least_advantage(found: Difference, share: float) -> float:
-    """Return the bound of an advantage over the champion: it may lose this share of the champion's figure."""
+    """Return the least advantage that is accepted: the challenger may lose this share of the champion's figure."""
     return -share * abs(found.base)
 
 
@@ -190,9 +190,8 @@ def find_settings(params: Mapping[str, Any]) -> EvaluationSettings:
 
 def find_test_rows(snapshot: Snapshot) -> str:
     """Return the path of the test rows as they came, which `parity` asks every runtime for as well."""
-    rows = snapshot.read_yaml("dvc.yaml")["stages"].get("parity", {}).get("meta", {}).get("rows", [])
-    if path := next((path for path in rows if Path(path).stem == "test"), None):
-        return str(path)
+    if path := split_paths(snapshot).get("test"):
+        return path
     raise UserError("dvc.yaml: stages.parity.meta.rows: no test.parquet, so the two cannot be compared")
 
 

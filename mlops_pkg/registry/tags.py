@@ -71,7 +71,7 @@ class Tag:
 
     @property
     def red_gates(self) -> str:
-        """The gates in spite of which it was promoted."""
+        """The gates that were red when it was promoted."""
         return ", ".join(gate for gate, entry in self.facts.get("gates", {}).items() if not entry["ok"])
 
 # %% ../../nbs/registry/80_tags.ipynb #parse-tag
@@ -129,7 +129,7 @@ class Registry:
         return next((name for name, tag in self.versions.items() if tag.commit == assignment.commit), "")
 
     def describe(self, assignment: Tag) -> tuple[str, ...]:
-        """Return stage, version, what was done, when, by whom, the gates that were red, and why."""
+        """Return stage, version, action, time, author, red gates and reason of an assignment."""
         what, who = assignment.subject.partition(f" {assignment.name}")[0], (assignment.when, assignment.who)
         return assignment.stage, self.version_of(assignment), what, *who, assignment.red_gates, assignment.reason
 
@@ -143,7 +143,7 @@ class Registry:
         return [stage for stage, tag in self.stages().items() if self.version_of(tag) == version]
 
     def earlier_versions(self, stage: str) -> list[str]:
-        """Return the versions to roll back to, the nearest last: promoted, not rolled back, without the present one."""
+        """Return the versions that a rollback can return to, the most recent last."""
         stack: list[str] = []
         for tag in self.assignments:
             if tag.stage == stage and tag.cancelled:

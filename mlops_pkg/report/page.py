@@ -94,7 +94,7 @@ def figure(
 
 # %% ../../nbs/report/35_page.ipynb #write-figures
 def write_figures(folder: Path, figures: Iterable[tuple[str, str]]) -> list[str]:
-    """Write each figure as a file of its own, with a size, and black on white; return the names of the files."""
+    """Write each figure to an SVG file of its own, with a size and a white ground; return the file names."""
     names = []
     for title, svg in figures:
         found = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)

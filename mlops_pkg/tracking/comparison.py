@@ -82,7 +82,7 @@ def _named(snapshot: Snapshot, name: str) -> Any:
 
 
 def find_table_changes(base: Snapshot, other: Snapshot) -> dict[str, list[str]]:
-    """Return the fields of a record that were added, removed or changed, and the splits of other numbers of rows."""
+    """Return the fields of a record that were added, removed or changed, and the splits whose row counts differ."""
     signatures = [read_outputs(one, {SIGNATURE: one.bundle[SIGNATURE]})[SIGNATURE] for one in (base, other)]
     ours, theirs = ({field.name: field for field in read_signature(content).fields} for content in signatures)
     added = [f"{name} added" for name in theirs.keys() - ours.keys()]

@@ -130,7 +130,7 @@ def find_metric(experiments: list[Experiment], metric: str) -> str:
 
 
 def rank(experiments: list[Experiment], metric: str) -> list[Experiment]:
-    """Return the experiments with the best by a metric first, and those that do not have it last."""
+    """Return the experiments ordered by a metric, the best first and those without it last."""
     sign = -1 if is_better_if_greater(metric.partition(".")[2]) else 1
     values = {id(one): one.metrics.get(metric, {}).get("value") for one in experiments}
     return sorted(experiments, key=lambda one: (values[id(one)] is None, sign * (values[id(one)] or 0.0)))

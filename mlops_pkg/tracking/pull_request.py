@@ -16,7 +16,7 @@ from ..project.files import parse_notebook, source
 from ..project.lock import ABSENT, few
 from ..registry.gates import least_advantage, promotion_metric, read_output
 from ..registry.releases import explain_proofs
-from ..registry.snapshots import Snapshot
+from ..registry.snapshots import Snapshot, split_paths
 from ..registry.tags import git
 from ..report.page import write_figures
 from .comparison import Comparison, compare
@@ -63,12 +63,7 @@ def _metric_lines(found: Comparison, base: str, params: dict[str, Any]) -> Itera
 
 def _drift_rows(old: Snapshot, new: Snapshot) -> list[list[str]]:
     """Return a line for each column whose values differ between the training rows of two commits."""
-    tables = []
-    for one in (old, new):
-        kept = one.read_yaml("dvc.yaml")["stages"].get("parity", {}).get("meta", {}).get("kept", ())
-        path = next((path for path in kept if Path(path).stem == "train"), "train.parquet")
-        tables.append(read_output(one, path))
-    found = find_drift(*tables)
+    found = find_drift(*(read_output(one, split_paths(one).get("train", "train.parquet")) for one in (old, new)))
     return [[as_code(name), f"{index:.3f}", f"{was:.1%}", f"{now:.1%}"] for name, index, was, now in found]
 
 

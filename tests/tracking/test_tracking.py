@@ -18,7 +18,7 @@ from mlops_pkg.core.workspace import read_json, read_table, write_table
 from mlops_pkg.modelling.metrics import weighted_metrics
 from mlops_pkg.registry.releases import promote, register
 from mlops_pkg.tracking.comparison import compare, find_snapshot, find_table_changes
-from mlops_pkg.tracking.drift import stability_index
+from mlops_pkg.tracking.drift import population_stability_index
 from mlops_pkg.tracking.experiments import read_experiments
 from tests.conftest import said_by
 from tests.registry.conftest import Team, git, record
@@ -247,8 +247,8 @@ def test_the_stability_index_is_that_of_its_formula() -> None:
     old, new = pd.Series(["a"] * 60 + ["b"] * 40), pd.Series(["a"] * 30 + ["b"] * 70)
     expected = (0.3 - 0.6) * np.log(0.3 / 0.6) + (0.7 - 0.4) * np.log(0.7 / 0.4)
 
-    assert stability_index(old, new) == pytest.approx(expected)
-    assert stability_index(old, old) == 0.0
-    assert stability_index(pd.Series(range(1_000)), pd.Series(range(1_000))) == 0.0
-    assert stability_index(pd.Series(range(1_000)), pd.Series(range(500, 1_500))) > 0.25
-    assert stability_index(old, old.mask(old == "b")) > 0.25, "missing is a value"
+    assert population_stability_index(old, new) == pytest.approx(expected)
+    assert population_stability_index(old, old) == 0.0
+    assert population_stability_index(pd.Series(range(1_000)), pd.Series(range(1_000))) == 0.0
+    assert population_stability_index(pd.Series(range(1_000)), pd.Series(range(500, 1_500))) > 0.25
+    assert population_stability_index(old, old.mask(old == "b")) > 0.25, "missing is a value"
