@@ -162,7 +162,7 @@ class Answers:
         return probabilities_of(self.answer)
 
     def columns(self) -> list[list[Any]]:
-        """Return the columns that `answer_types` names; None for a rejected record."""
+        """Return the values of the columns in `answer_types`, in their order; None for a rejected record."""
         numbers = self.answer.T.tolist() if self.answer.ndim == 2 else [self.answer.tolist()]
         found: list[list[Any]] = [[None if math.isnan(value) else value for value in values] for values in numbers]
         if self.label is not None:

@@ -23,14 +23,14 @@ from .signature import Signature, answer_types
 
 # %% ../../nbs/bundle/19c_pyfunc.ipynb #answers
 class PyfuncModel:
-    """What MLflow asks for the predictions of a bundle."""
+    """A bundle in the form that MLflow calls a pyfunc: a frame in, a frame out."""
 
     def __init__(self, predictor: Predictor) -> None:
         """Ask this predictor."""
         self._predictor = predictor
 
     def predict(self, model_input: Any) -> Any:
-        """Return the answers to a frame of records as a frame with its index.
+        """Return the predictions for a frame of records, as a frame with the same index.
 
         Raises `RecordsError` for columns that are no fields, or of another kind.
         """
@@ -62,7 +62,7 @@ _OUTPUTS = {str: "string", float: "double", int: "long", bool: "boolean"}
 
 
 def load_mlflow() -> Any:
-    """Return the module of MLflow, which calls nobody; raise `BundleError` if it is not installed."""
+    """Import MLflow with its telemetry, log lines and progress bars off; raise `BundleError` if it is not installed."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -76,7 +76,7 @@ def load_mlflow() -> Any:
 
 
 def mlflow_signature(signature: Signature) -> Any:
-    """Return the fields of a record and the columns of the answers as MLflow's signature."""
+    """Return MLflow's `ModelSignature`: the fields of a record as inputs, the columns of the predictions as outputs."""
     load_mlflow()
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
@@ -101,7 +101,7 @@ def _copy_code(folder: Path) -> None:
 
 @contextmanager
 def pyfunc_options(bundle: Path, example: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
-    """Yield the options by which MLflow saves or logs a bundle, with a record as its input example.
+    """Yield the arguments with which `mlflow.pyfunc` saves or logs a bundle; `example` is a record.
 
     Raises `BundleError` for a bundle that is not what was packed, or that holds Python objects instead of a graph.
     """

@@ -83,7 +83,7 @@ class Signature:
 
 # %% ../../nbs/bundle/10_signature.ipynb #answer-types
 def answer_types(signature: Signature) -> dict[str, type]:
-    """Return the columns of a table of answers, with their types: the prediction, and of classes the probabilities."""
+    """Return the columns of a table of predictions, with their types: the prediction, and for classes probabilities."""
     if not (classes := signature.classes):
         return {"prediction": float}
     ends = [f"_{label_text(label)}" for label in classes] if len(classes) > 2 else [""]
