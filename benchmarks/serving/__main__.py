@@ -28,7 +28,7 @@ from mlops_pkg.core.params import UserError
 from benchmarks.serving.measure import compare, measure_arrow, measure_json, say, wrk_rate
 from benchmarks.serving.peers import ROOT, make_environment, save_models, versions
 from benchmarks.serving.questions import Questions, constant_bundle, read_questions
-from benchmarks.serving.report import CONSTANT, EMPTY, OURS, draw, goals, table
+from benchmarks.serving.report import BARE, CONSTANT, EMPTY, OURS, draw, goals, table
 from benchmarks.serving.servers import BenchmarkError, Server, Way, cores, started
 
 HERE = Path(__file__).parent
@@ -39,13 +39,15 @@ CLIENTS = (1, 16, 256)
 def own_ways(folder: Path) -> list[Way]:
     """The project's server, the empty route, and the server with a constant for a model."""
     bundle, here = ROOT / "artifacts" / "package", {"PYTHONPATH": str(ROOT)}
+    here["SIGNATURE"] = str(bundle / "signature.json")
     serve = (sys.executable, "-m", "mlops_pkg", "serve", "--workers", "1", "--port", "{port}")
-    uvicorn = (sys.executable, "-m", "uvicorn", "benchmarks.serving.empty:app", "--host", "127.0.0.1")
+    uvicorn = (sys.executable, "-m", "uvicorn", "--host", "127.0.0.1")
     plain = ("--port", "{port}", "--http", "httptools", "--loop", "uvloop", "--no-access-log", "--log-level", "warning")
     constant = constant_bundle(bundle, folder / "constant")
     return [
         Way(OURS, (*serve, "--bundle", str(bundle))),
-        Way(EMPTY, (*uvicorn, *plain), env={**here, "SIGNATURE": str(bundle / "signature.json")}, model=False),
+        Way(EMPTY, (*uvicorn, *plain, "benchmarks.serving.empty:app"), env=here, model=False),
+        Way(BARE, (*uvicorn, *plain, "benchmarks.serving.empty:bare"), env=here, model=False),
         Way(CONSTANT, (*serve, "--bundle", str(constant)), model=False),
     ]
 

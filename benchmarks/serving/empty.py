@@ -1,4 +1,4 @@
-"""The same route without a model: what FastAPI and uvicorn cost by themselves.
+"""The same route without a model: what FastAPI and uvicorn cost by themselves; and uvicorn alone, `bare`.
 
     SIGNATURE=artifacts/package/signature.json uvicorn benchmarks.serving.empty:app
 
@@ -44,3 +44,17 @@ async def predict(body: Body) -> dict[str, Any]:
 async def ready() -> dict[str, str]:
     """Alive."""
     return {"status": "ready"}
+
+
+REPLY = json.dumps({"predictions": [ANSWER], "model": MODEL}).encode()
+HEAD = [(b"content-type", b"application/json"), (b"content-length", str(len(REPLY)).encode())]
+
+
+async def bare(scope: Any, receive: Any, send: Any) -> None:
+    """Answer any request with the same reply: the least that uvicorn costs."""
+    if scope["type"] == "lifespan":
+        return
+    while (await receive()).get("more_body"):
+        pass
+    await send({"type": "http.response.start", "status": 200, "headers": HEAD})
+    await send({"type": "http.response.body", "body": REPLY})

@@ -5,22 +5,22 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-OURS, EMPTY, CONSTANT = "this server", "empty route", "this server, constant graph"
+OURS, EMPTY, CONSTANT, BARE = "this server", "empty route", "this server, constant graph", "empty ASGI app"
 CLIENTS, ARROW_CLIENTS = ("1", "16", "256"), ("1", "4")
 Rounds = dict[str, list[dict[str, Any]]]  # by server
 
 
-def at_16(figures: dict[str, Any], name: str) -> float:
-    """A figure of a server with 16 clients."""
-    return float(figures["clients"]["16"][name])
+def at(figures: dict[str, Any], name: str, clients: str = "16") -> float:
+    """A figure of a server with some clients."""
+    return float(figures["clients"][clients][name])
 
 
-def ratio(rounds: Rounds, other: str, name: str) -> float | None:
+def ratio(rounds: Rounds, other: str, name: str, clients: str = "16") -> float | None:
     """The median of this server's figure over another's within a round; None without the other."""
     if other not in rounds:
         return None
     pairs = zip(rounds[OURS], rounds[other], strict=True)
-    return median(at_16(mine, name) / at_16(theirs, name) for mine, theirs in pairs)
+    return median(at(mine, name, clients) / at(theirs, name, clients) for mine, theirs in pairs)
 
 
 def arrow_ratio(rounds: Rounds) -> float:
@@ -44,6 +44,8 @@ GOALS: tuple[tuple[str, Callable[[Rounds], float | None], float, bool], ...] = (
     ("requests/s of MLflow, 16 clients", lambda r: ratio(r, "MLflow", "requests_per_second"), 100, True),
     ("requests/s of the empty route, 16 clients", lambda r: ratio(r, EMPTY, "requests_per_second"), 0.6, True),
     ("p99 of the empty route, 16 clients", lambda r: ratio(r, EMPTY, "p99_ms"), 3, False),
+    ("requests/s of the empty ASGI app, 16 clients", lambda r: ratio(r, BARE, "requests_per_second"), 0.3, True),
+    ("p50 of the empty ASGI app, 1 client", lambda r: ratio(r, BARE, "p50_ms", "1"), 3, False),
     ("Arrow rows/s of the bare graph", arrow_ratio, 0.8, True),
     ("memory of a worker, MB", mine("rss_mb"), 100, False),
     ("start to ready, seconds", mine("start_seconds"), 1, False),
@@ -78,8 +80,8 @@ def table(figures: dict[str, Any]) -> str:
     for name, one in figures["servers"].items():
         rates = [plain(one["clients"][clients]["requests_per_second"]) for clients in CLIENTS]
         cells = [
-            name, *rates, plain(at_16(one, "p50_ms"), 1), plain(at_16(one, "p99_ms"), 1),
-            plain(at_16(one, "cpu_seconds_per_1000_requests"), 2), plain(one["rss_mb"]),
+            name, *rates, plain(at(one, "p50_ms"), 1), plain(at(one, "p99_ms"), 1),
+            plain(at(one, "cpu_seconds_per_1000_requests"), 2), plain(one["rss_mb"]),
             plain(one["start_seconds"], 2), said(one.get("answers")),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
@@ -118,7 +120,7 @@ def generator(figures: dict[str, Any]) -> str:
     text = f"The load kept its core busy for at most {busy:.0%}; {failed:,.0f} requests failed."
     wrk = figures["servers"][OURS]["wrk_requests_per_second"]
     if wrk:
-        own = at_16(figures["servers"][OURS], "requests_per_second")
+        own = at(figures["servers"][OURS], "requests_per_second")
         text += f" With 16 clients wrk finds {plain(wrk)} requests/s where this load finds {plain(own)}."
     return text
 
@@ -150,7 +152,7 @@ def draw(figures: dict[str, Any], path: Path) -> None:
 
     style = {"svg.fonttype": "none", "svg.hashsalt": "serving", "font.size": 9}
     bare = {"axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False}
-    servers = dict(sorted(figures["servers"].items(), key=lambda one: -at_16(one[1], "requests_per_second")))
+    servers = dict(sorted(figures["servers"].items(), key=lambda one: -at(one[1], "requests_per_second")))
     charts = {
         "requests_per_second": ("Requests a second (log scale)", 0),
         "p99_ms": ("p99 in milliseconds (log scale)", 1),

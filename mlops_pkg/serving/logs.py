@@ -14,6 +14,7 @@ import time
 import traceback
 from collections import deque
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,19 @@ _MAX_LINES, _PAUSE = 10_000, 0.02  # lines that wait, and seconds between writes
 _MAX_LINES, _PAUSE = 10_000, 0.02  # lines that wait, and seconds between writes
 
 
+_to_json = json.JSONEncoder(default=str).encode
+
+
+@lru_cache(maxsize=2)
+def _time_of(second: int) -> str:
+    """Return a second since 1970 as ISO 8601 writes it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+
+
 def log_line(moment: float, event: str, facts: dict[str, Any]) -> bytes:
     """Return an event as a line of JSON; `moment` is in seconds since 1970."""
-    seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment))
-    entry = {"time": f"{seconds}.{int(moment * 1000) % 1000:03d}Z", "event": event, **facts}
-    return json.dumps(entry, default=str).encode() + b"\n"
+    when = f"{_time_of(int(moment))}.{int(moment * 1000) % 1000:03d}Z"
+    return _to_json({"time": when, "event": event, **facts}).encode() + b"\n"
 
 # %% ../../nbs/serving/46_logs.ipynb #log-2
 class Log:

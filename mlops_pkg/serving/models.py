@@ -6,17 +6,16 @@
 __all__ = ['Model', 'load_model', 'Models']
 
 # %% ../../nbs/serving/43_models.ipynb #imports
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..bundle.example import example_record
 from ..bundle.manifest import CARD, LINEAGE, METRICS, REFERENCE, BundleError, read_bundle
 from ..bundle.predictor import Predictor
 from .messages import ModelInfo
-from .schema import example_record
 
 # %% ../../nbs/serving/43_models.ipynb #model
 @dataclass(frozen=True)
@@ -31,14 +30,6 @@ class Model:
     metrics: Any
 
 
-def _read_json(content: bytes) -> Any:
-    """Return the value of a JSON file; None if it is not JSON."""
-    try:
-        return json.loads(content)
-    except (ValueError, RecursionError):
-        return None
-
-
 def load_model(folder: Path, trusted: Sequence[str] = ()) -> Model:
     """Return the bundle of a folder, warmed up; raise `BundleError` if it was changed or cannot predict."""
     bundle = read_bundle(folder, trusted)
@@ -46,7 +37,7 @@ def load_model(folder: Path, trusted: Sequence[str] = ()) -> Model:
         predictor = Predictor(bundle)
     except BundleError as error:
         raise BundleError(f"{folder}/{error}") from None
-    lineage, reference, metrics = (_read_json(bundle.files[name]) for name in (LINEAGE, REFERENCE, METRICS))
+    lineage, reference, metrics = map(bundle.read_json, (LINEAGE, REFERENCE, METRICS))
     example = example_record(predictor.signature, reference)
     for rows in (1, 1, 16):
         answers = predictor.predict([example] * rows)

@@ -77,6 +77,7 @@ class Settings(BaseModel):
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 for a free one")
     workers: int = Field(1, ge=1, le=256, description="processes that share the port")
     keys: tuple[Key, ...] = Field((), strict=False, description="keys of clients; needed if others reach the host")
+    allowed_hosts: tuple[str, ...] = Field((), strict=False, description="Host names to answer without keys; * for any")
     partial: bool = Field(True, description="predict the valid records of a request that has invalid ones too")
     max_records: int = Field(1000, ge=1, le=1_000_000, description="records of a JSON request")
     max_rows: int = Field(100_000, ge=1, le=10_000_000, description="rows of an Arrow request")
@@ -86,8 +87,8 @@ class Settings(BaseModel):
     max_connections: int = Field(1024, ge=1, le=100_000, description="open connections of a worker")
     max_waiting: int = Field(1024, ge=1, le=100_000, description="requests of a worker that wait for their predictions")
     max_waiting_bytes: int = Field(128 << 20, ge=1 << 20, le=1 << 40, description="bytes of bodies that a worker holds")
-    header_seconds: float = Field(10, gt=0, le=3600, description="seconds until the headers must be complete")
-    body_seconds: float = Field(30, gt=0, le=3600, description="seconds until a body must be complete, or be read")
+    header_seconds: float = Field(10, gt=0, le=3600, description="seconds until nginx wants the headers")
+    body_seconds: float = Field(30, gt=0, le=3600, description="seconds until a body must be complete")
     idle_seconds: float = Field(75, gt=0, le=3600, description="seconds that an idle connection stays open")
     retry_seconds: int = Field(1, ge=1, le=3600, description="seconds after which a refused client may try again")
     reload_seconds: float = Field(2, ge=0, le=3600, description="seconds between checks for a new bundle; 0 for none")
@@ -123,7 +124,7 @@ _ENV = "SERVE_"
 
 def _from_text(name: str, text: str) -> Any:
     """Return the value of a setting that a variable of the environment holds; its text if that is not valid."""
-    if name in ("keys", "cors", "trust"):
+    if name in ("keys", "allowed_hosts", "cors", "trust"):
         parts = [part.strip() for part in text.split(",") if part.strip()]
         if name != "keys":
             return parts

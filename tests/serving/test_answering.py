@@ -35,7 +35,7 @@ def records(hours: list[int]) -> list[dict[str, Any]]:
 
 
 def answers(batch: BatchSlice) -> list[float]:
-    found: list[float] = batch.answers.answer[batch.first : batch.first + batch.rows].tolist()
+    found: list[float] = batch.answers.answer.tolist()
     return found
 
 

@@ -1,6 +1,7 @@
 """The endpoint, asked as a client asks it."""
 
 import base64
+import csv
 import gzip
 import io
 import json
@@ -15,11 +16,13 @@ import pyarrow as pa
 import pytest
 
 from mlops_pkg.bundle.manifest import verify
+from mlops_pkg.scoring.files import score_file
 from mlops_pkg.serving.settings import new_key
 from tests.serving.conftest import JSON, Reply, Server, start, until
 from tests.serving.test_models import OTHER, replaced
 from tests.toy import GRAPH, RECORD, TOY, toy_answer, write_bundle
 
+CSV = "text/csv"
 ARROW = "application/vnd.apache.arrow.stream"
 FAR = {**RECORD, "wind": "far"}
 
@@ -126,14 +129,25 @@ def test_partial_off_refuses_a_request_with_one_bad_record(bundle: Path) -> None
 @pytest.mark.parametrize(
     ("headers", "body", "expected"),
     [
-        ({"content-type": "text/csv"}, b"origin", (415, "media_type")),
-        ({"content-type": JSON, "content-encoding": "gzip"}, gzip.compress(b"{}"), (415, "encoding")),
+        ({"content-type": "text/plain"}, b"origin", (415, "media_type")),
+        ({"content-type": JSON, "content-encoding": "br"}, b"{}", (415, "encoding")),
+        ({"content-type": JSON, "content-encoding": "gzip"}, b"{}", (400, "encoding")),
+        ({"content-type": JSON, "content-encoding": "gzip"}, gzip.compress(b"{}")[:-1], (400, "encoding")),
+        ({"content-type": JSON, "content-encoding": "gzip"}, gzip.compress(b"{}") * 2, (400, "encoding")),
+        ({"content-type": JSON, "content-encoding": "gzip"}, gzip.compress(b" " * 30_000_000), (413, "too_large")),
+        ({"content-type": CSV}, b"origin", (422, "columns")),
+        ({"content-type": CSV}, b"origin,wind,start\n", (422, "columns")),
+        ({"content-type": CSV}, b'origin,wind,start\n"EWR,1', (400, "not_csv")),
+        ({"content-type": CSV}, b"origin,wind,start\n\xff,1,2013-01-01\n", (400, "not_csv")),
         ({"content-type": JSON}, b"{", (400, "not_json")),
         ({"content-type": ARROW}, b"ARROW1", (400, "not_arrow")),
         ({"content-type": ARROW}, stream(origin=["EWR"]), (422, "columns")),
         ({"content-type": JSON}, b" " * (1 << 20) + b"{}", (413, "too_large")),
     ],
-    ids=["csv", "gzip", "json", "arrow", "columns", "large"],
+    ids=[
+        *("plain", "brotli", "no gzip", "gzip cut off", "gzip twice", "bomb"),
+        *("csv header", "csv without rows", "csv quote", "csv bytes", "json", "arrow", "columns", "large"),
+    ],
 )
 def test_a_body_that_holds_no_records_is_refused_with_a_code(
     server: Server, headers: dict[str, str], body: bytes, expected: tuple[int, str]
@@ -146,13 +160,13 @@ def test_a_path_and_a_method_that_are_none_are_refused_in_the_same_form(server: 
     assert error(server.get("/nowhere")) == (404, "not_found")
     assert error(server.get("/predict")) == (405, "method")
     posted = server.get("/model", body=b"")
-    assert (error(posted), posted.headers["allow"]) == ((405, "method"), "GET")
+    assert (error(posted), posted.headers["allow"]) == ((405, "method"), "GET, HEAD")
     assert error(server.get("/predict/")) == (404, "not_found")
 
 
 def test_a_body_that_does_not_come_is_given_up(bundle: Path) -> None:
     with start(bundle, env={"SERVE_BODY_SECONDS": "0.3"}) as server, server.connect() as line:
-        head = f"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: {JSON}\r\ncontent-length: 50\r\n\r\n"
+        head = f"POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: {JSON}\r\ncontent-length: 50\r\n\r\n"
         line.sendall(head.encode() + b'{"rec')
         reply = line.makefile("rb").read()
 
@@ -164,7 +178,8 @@ def test_who_hangs_up_in_the_middle_is_counted_and_leaves_nothing_behind(server:
     before = server.metric('requests_total{path="/predict",status="499"}')
     with server.connect() as line:
         line.sendall(
-            f"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: {JSON}\r\ncontent-length: 50\r\n\r\n{{".encode()
+            b"POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+            b"content-length: 50\r\n\r\n{"
         )
 
     until(lambda: server.metric('requests_total{path="/predict",status="499"}') == before + 1)
@@ -265,6 +280,51 @@ def test_a_request_is_one_line_without_its_values(server: Server) -> None:
     [line] = until(lambda: [line for line in server.events("request") if line.get("id") == number])
     assert (line["path"], line["status"], line["records"], line["rejected"]) == ("/predict", 200, 2, 1)
     assert "far" not in server.log.read_text()
+
+
+def test_a_trace_is_continued_in_the_reply_and_in_the_log(server: Server) -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    reply = server.ask([RECORD], {"traceparent": f"00-{trace}-00f067aa0ba902b7-01", "x-request-id": "traced-1"})
+
+    version, found, span, flags = reply.headers["traceparent"].split("-")
+    assert (version, found, flags) == ("00", trace, "01")
+    assert span != "00f067aa0ba902b7"
+    assert len(span) == 16
+    [line] = until(lambda: [line for line in server.events("request") if line.get("id") == "traced-1"])
+    assert line["trace"] == trace
+
+
+def test_csv_is_answered_as_predict_writes_it_with_the_reasons(server: Server, bundle: Path, tmp_path: Path) -> None:
+    text = "start,note,wind,origin\n2013-01-01T21:00,a,2,EWR\n2013-01-01,b,,JFK\nno time,c,1000,EWR\n2013-01-01,d\n"
+    (tmp_path / "in.csv").write_text(text)
+    score_file(bundle, tmp_path / "in.csv", tmp_path / "out.csv")
+    before = server.metric('field_missing_total{field="wind"}')
+    plain = server.get("/predict", {"content-type": "text/csv; charset=utf-8"}, text.encode())
+    packed = server.get("/predict", {"content-type": CSV, "content-encoding": "gzip"}, gzip.compress(text.encode()))
+    rows = list(csv.reader(io.StringIO(plain.body.decode())))
+
+    assert plain.status == packed.status == 200
+    assert plain.headers["content-type"] == CSV
+    assert plain.body == packed.body
+    assert [row[:-1] for row in rows] == list(csv.reader((tmp_path / "out.csv").open()))
+    assert [row[-1] for row in rows] == [
+        "error",
+        "",
+        "",
+        "start: not a time (ISO 8601, such as 2013-01-31T05:15:00); wind: above the maximum of 250 miles per hour",
+        ": expected 4 cells, found 2",
+    ]
+    assert server.metric('field_missing_total{field="wind"}') - before >= 2
+    explained = server.get("/predict?explain=true", {"content-type": CSV}, text.encode())
+    assert error(explained) == (422, "explain")
+
+
+def test_a_gzip_body_is_answered_as_the_plain_one(server: Server) -> None:
+    body = json.dumps({"records": [RECORD] * 50}).encode()
+    packed = server.get("/predict", {"content-type": JSON, "content-encoding": "gzip"}, gzip.compress(body))
+
+    assert packed.status == 200
+    assert packed.body == server.ask(body).body
 
 
 def test_values_of_rejected_fields_are_in_the_log_where_that_is_asked_for(bundle: Path) -> None:

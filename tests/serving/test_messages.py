@@ -21,7 +21,16 @@ from hypothesis import strategies as st
 from mlops_pkg.bundle.predictor import Answers, Extras
 from mlops_pkg.bundle.records import Reject, read_columns, read_records
 from mlops_pkg.bundle.signature import Field
-from mlops_pkg.serving.messages import ModelInfo, RefusedError, arrow_answers, json_answers, read_arrow, read_json
+from mlops_pkg.serving.messages import (
+    ModelInfo,
+    RefusedError,
+    arrow_answers,
+    json_predictions,
+    json_response,
+    read_arrow,
+    read_json,
+    slice_answers,
+)
 from tests.conftest import ROOT
 from tests.names import NFC, NFD
 from tests.toy import RECORD, TOY
@@ -130,7 +139,7 @@ def test_half_a_character_is_refused_and_the_reply_is_text() -> None:
 
     records = read_json(rb'{"records": [{"\udfff": 1, "origin": "EWR", "start": "2013-01-01T21:00"}]}', 1)[0]
     answers = Answers(np.array([np.nan]), np.array([-1]), tuple(read_records(records, TOY).rejects), (0, 1))
-    (prediction,) = json.loads(json_answers(answers, INFO))["predictions"]
+    (prediction,) = list(map(json.loads, json_predictions(answers)))
     assert prediction["errors"][0]["field"] == r"\udfff"
     assert arrow_answers(answers, INFO)
 
@@ -146,14 +155,14 @@ def test_what_is_json_is_read_as_it_was_written(value: Any) -> None:
 
 @given(st.lists(st.floats(0, 1) | st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=9))
 def test_every_number_comes_back_to_the_last_digit(values: list[float]) -> None:
-    told = json.loads(json_answers(Answers(np.array(values), None, ()), INFO))
+    told = list(map(json.loads, json_predictions(Answers(np.array(values), None, ()))))
     chances = 1 / (1 + np.abs(values))
     labels = np.array([1] * len(values))
-    both = json.loads(json_answers(Answers(chances, labels, (), (0, 1)), INFO))
+    both = list(map(json.loads, json_predictions(Answers(chances, labels, (), (0, 1)))))
 
-    assert [one["prediction"].hex() for one in told["predictions"]] == [value.hex() for value in values]
-    assert [one["probability"].hex() for one in both["predictions"]] == [value.hex() for value in chances.tolist()]
-    assert told["model"] == {"name": "toy", "version": "0" * 12, "digest": "0" * 64}
+    assert [one["prediction"].hex() for one in told] == [value.hex() for value in values]
+    assert [one["probability"].hex() for one in both] == [value.hex() for value in chances.tolist()]
+    assert json.loads(json_response([], INFO))["model"] == {"name": "toy", "version": "0" * 12, "digest": "0" * 64}
 
 
 def test_a_part_of_the_answers_carries_its_own_rejects() -> None:
@@ -162,7 +171,7 @@ def test_a_part_of_the_answers_carries_its_own_rejects() -> None:
     answers = Answers(values, np.array([1, -1, 0, -1]), rejects, (0, 1))
 
     def part(first: int, rows: int) -> list[Any]:
-        found: list[Any] = json.loads(json_answers(answers, INFO, first, rows))["predictions"]
+        found: list[Any] = list(map(json.loads, json_predictions(slice_answers(answers, first, rows))))
         return found
 
     none = {"prediction": None, "probability": None, "probabilities": None}
@@ -177,8 +186,15 @@ def test_a_part_of_the_answers_carries_its_own_rejects() -> None:
             ],
         },
     ]
-    assert part(0, 2) + part(2, 2) == json.loads(json_answers(answers, INFO))["predictions"]
-    assert b"NaN" not in json_answers(answers, INFO)
+    assert part(0, 2) + part(2, 2) == list(map(json.loads, json_predictions(answers)))
+    assert "NaN" not in "".join(json_predictions(answers))
+
+
+def test_classes_that_python_takes_for_equal_keep_their_names() -> None:
+    for classes in ((0, 1), (False, True), (0.0, 1.0), (0, 1)):
+        [found] = list(map(json.loads, json_predictions(Answers(np.array([0.5]), np.array([1]), (), classes))))
+        assert list(found["probabilities"]) == [json.dumps(label) for label in classes]
+        assert json.dumps(found["prediction"]) == json.dumps(classes[1])
 
 
 def table(**columns: Any) -> pa.Table:

@@ -12,14 +12,15 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
-from fastapi import FastAPI
+from starlette.applications import Starlette
 
+from mlops_pkg.bundle.example import example_record
 from mlops_pkg.bundle.manifest import BundleError
 from mlops_pkg.bundle.signature import Field, Signature
-from mlops_pkg.serving.app import families
 from mlops_pkg.serving.messages import ModelInfo
-from mlops_pkg.serving.page import add_pages, page, read_markdown, static_files
-from mlops_pkg.serving.schema import STATIC, example_record
+from mlops_pkg.serving.page import add_pages, page, static_files
+from mlops_pkg.serving.schema import STATIC
+from mlops_pkg.serving.service import families
 from mlops_pkg.serving.settings import Settings, new_key
 from tests.toy import TOY
 
@@ -34,6 +35,7 @@ class About:
     description: str
     signature: Signature
     explained: bool = False
+    identity: str = "0" * 64
 
     @property
     def explainer(self) -> bool:
@@ -73,7 +75,7 @@ class Elements(HTMLParser):
 @contextmanager
 def served(models: list[Any], **settings: Any) -> Iterator[httpx.Client]:
     """Who asks a real server for the pages of the last of some models."""
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app = Starlette()
     add_pages(app, lambda: models[-1], Settings(**settings))
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none"))
@@ -123,7 +125,7 @@ def test_whatever_a_bundle_says_is_text_on_the_page() -> None:
     fields = (Field(EVIL, "category", True, EVIL, categories=(EVIL,)), Field("n", "number", False, EVIL, 0, 1))
     signature = Signature("classification", EVIL, 0.5, fields)
     card = f"# {EVIL}\n\n{EVIL}\n\n- {EVIL} `{EVIL}` **{EVIL}**\n\n| {EVIL} |\n| --- |\n| {EVIL} |\n"
-    evil: Any = Shown(ModelInfo(EVIL, EVIL, EVIL), About(EVIL, EVIL, signature), card)
+    evil: Any = Shown(ModelInfo(EVIL, EVIL, EVIL), About(EVIL, EVIL, signature, identity=EVIL), card)
 
     with served([evil]) as asking:
         pages = [asking.get(path).text for path in ("/", "/docs")]
@@ -141,7 +143,8 @@ def test_the_page_asks_for_an_explanation_where_there_is_one(explained: bool) ->
     shown: Any = Shown(ModelInfo("toy", "0" * 12, "0" * 64), About("toy", "Late", TOY, explained))
 
     with served([shown]) as asking:
-        text, script = asking.get("/").text, asking.get("/page.js").text
+        text = asking.get("/").text
+        script = asking.get("/answer.js").text + asking.get("/page.js").text
 
     (main,) = Elements(text).of("main")
     assert main["data-explain"] == ("1" if explained else "")
@@ -165,7 +168,8 @@ def test_nothing_is_loaded_from_another_host(client: httpx.Client) -> None:
                 told = facts.get(name) or ""
                 assert not re.match(r"(\w+:)?//", told), (path, tag, told)
     assert not re.search(r"@import|url\(|https?:", client.get("/page.css").text)
-    assert set(re.findall(r"https?:[^'\" ]+", client.get("/page.js").text)) == {"http://www.w3.org/2000/svg"}
+    scripts = client.get("/answer.js").text + client.get("/page.js").text
+    assert set(re.findall(r"https?:[^'\" ]+", scripts)) == {"http://www.w3.org/2000/svg"}
 
 
 def test_every_file_that_a_page_names_is_there(client: httpx.Client) -> None:
@@ -203,7 +207,8 @@ def test_a_page_may_load_what_this_server_gives_and_nothing_else(client: httpx.C
 def test_the_pages_are_of_the_model_that_answers_now() -> None:
     models = [MODEL]
     with served(models) as asking:
-        models.append(replace(MODEL, info=ModelInfo("another", "1" * 12, "1" * 64)))
+        other = replace(MODEL.predictor, name="another")
+        models.append(replace(MODEL, info=ModelInfo("another", "1" * 12, "1" * 64), predictor=other))
         for path in ("/", "/docs", "/openapi.json"):
             assert "another" in asking.get(path).text, path
 
@@ -224,41 +229,3 @@ def test_the_script_reads_metrics_that_are_counted(client: httpx.Client) -> None
 
     assert len(read) >= 6
     assert set(read) <= counted
-
-
-@pytest.mark.parametrize(
-    ("text", "html"),
-    [
-        ("# One\n## Two", "<h3>One</h3>\n<h4>Two</h4>"),
-        ("a\nb\n\nc", "<p>a b</p>\n<p>c</p>"),
-        ("- a\n- b", "<ul><li>a</li><li>b</li></ul>"),
-        ("`a < b` **c**", "<p><code>a &lt; b</code> <b>c</b></p>"),
-        ("#no heading", "<p>#no heading</p>"),
-        ("", ""),
-    ],
-)
-def test_markdown_is_read(text: str, html: str) -> None:
-    assert read_markdown(text) == html
-
-
-def test_a_table_of_markdown_has_a_head_and_cells() -> None:
-    elements = Elements(table := read_markdown("| a | b |\n| --- | --- |\n| 1 | x \\| y |\n| 2 |  |"))
-
-    assert [len(elements.of(tag)) for tag in ("th", "td", "tr")] == [2, 4, 3]
-    assert "<td>x | y</td>" in table
-    assert read_markdown("|") != ""
-    code = read_markdown("| `` a`b \\| c `` and `<i>` | `d` |\n| --- | --- |")
-    assert "<code>a`b | c</code> and <code>&lt;i&gt;</code></th>" in code
-
-
-def test_the_real_card_is_read_whole() -> None:
-    from tests.conftest import ROOT
-
-    card = ROOT / "artifacts" / "package" / "card.md"
-    if not card.is_file():
-        pytest.skip("artifacts/package: missing; `make run` writes it")
-    html = read_markdown(card.read_text(encoding="utf-8"))
-
-    assert "| ---" not in html
-    assert len(Elements(html).of("table")) == card.read_text(encoding="utf-8").count("\n| ---")
-    assert not re.search(r">\s*[#|]", html)

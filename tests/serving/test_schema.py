@@ -9,11 +9,12 @@ import pytest
 import schemathesis
 from jsonschema import Draft202012Validator
 
+from mlops_pkg.bundle.example import example_record, example_value
 from mlops_pkg.bundle.predictor import Predictor
 from mlops_pkg.bundle.records import read_records
 from mlops_pkg.bundle.signature import Field, Signature
 from mlops_pkg.serving.messages import ModelInfo
-from mlops_pkg.serving.schema import example_record, example_value, field_schema, openapi
+from mlops_pkg.serving.schema import field_schema, openapi
 from mlops_pkg.serving.settings import Settings, new_key
 from tests.conftest import ROOT
 from tests.toy import RECORD, TOY
@@ -75,9 +76,21 @@ def test_all_that_can_be_asked_is_told_with_what_comes_back() -> None:
         "/health": ["200"],
         "/ready": ["200", "503"],
         "/metrics": ["200"],
+        "/invocations": ["200", "400", "408", "413", "415", "503"],
+        "/ping": ["200"],
+        "/v2": ["200"],
+        "/v2/health/live": ["200"],
+        "/v2/health/ready": ["200"],
+        "/v2/models/{name}": ["200", "404"],
+        "/v2/models/{name}/ready": ["200", "404"],
+        "/v2/models/{name}/infer": ["200", "400", "404", "408", "413", "503"],
+        "/v2/models/{name}/versions/{version}": ["200", "404"],
+        "/v2/models/{name}/versions/{version}/ready": ["200", "404"],
+        "/v2/models/{name}/versions/{version}/infer": ["200", "400", "404", "408", "413", "503"],
     }
     content = paths["/predict"]["post"]["requestBody"]["content"]
-    assert set(content) == {"application/json", "application/vnd.apache.arrow.stream"}
+    names = {"json", "vnd.apache.arrow.stream", "vnd.apache.parquet"}
+    assert set(content) == {"text/csv", *(f"application/{name}" for name in names)}
     assert set(paths["/predict"]["post"]["responses"]["200"]["content"]) == set(content)
 
 

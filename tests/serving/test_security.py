@@ -13,15 +13,17 @@ from contextlib import suppress
 from importlib.metadata import requires
 from pathlib import Path
 
+import onnx
 import pyarrow as pa
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from mlops_pkg.bundle.manifest import CARD, MANIFEST, MODEL, SIGNATURE
+from mlops_pkg.bundle.manifest import CARD, MANIFEST, MODEL, SIGNATURE, BundleError
+from mlops_pkg.bundle.predictor import Predictor
 from mlops_pkg.serving.settings import Key, authenticate, new_key
 from tests.conftest import ROOT
-from tests.serving.conftest import Server, launch, start
+from tests.serving.conftest import Server, launch, start, until
 from tests.serving.wire import Reply, Wire, asking, request, rss
 from tests.toy import RECORD, seal, toy_answer, write_bundle
 
@@ -170,7 +172,7 @@ def check_memory(server: Server, before: int) -> None:
 
 def head(media: str, *lines: str) -> bytes:
     """The headers of a body that is yet to come."""
-    told = ["POST /predict HTTP/1.1", "host: x", f"content-type: {media}", *lines]
+    told = ["POST /predict HTTP/1.1", "host: localhost", f"content-type: {media}", *lines]
     return "\r\n".join([*told, "", ""]).encode()
 
 
@@ -197,14 +199,26 @@ def test_chunks_without_end_are_refused_when_they_are_too_many(server: Server, m
     check_memory(server, before)
 
 
-@pytest.mark.parametrize("name", ["gzip", "deflate", "br", "zstd", "GZIP", "gzip, identity"])
-def test_a_compressed_body_is_not_taken(server: Server, name: str) -> None:
+@pytest.mark.parametrize("name", ["deflate", "br", "zstd", "gzip, identity", "x-gzip"])
+def test_a_body_of_another_compression_than_gzip_is_not_taken(server: Server, name: str) -> None:
     body = gzip.compress(b" " * 10_000_000)
 
     reply = said(server, request("POST", "/predict", {"content-type": JSON, "content-encoding": name}, body))
 
     assert reply.status == 415
     check_answers(server)
+
+
+@pytest.mark.parametrize("name", ["gzip", "GZIP"])
+def test_a_gzip_bomb_is_refused_when_it_has_swollen_to_the_limit(server: Server, name: str) -> None:
+    before = rss(server.process.pid)
+    for media in (JSON, "text/csv"):
+        body = gzip.compress(b" " * 500_000_000)[: 1 << 20]
+
+        reply = said(server, request("POST", "/predict", {"content-type": media, "content-encoding": name}, body))
+
+        assert (reply.status, reply.code) == (413, "too_large")
+    check_memory(server, before)
 
 
 @pytest.mark.parametrize(
@@ -401,6 +415,69 @@ def test_what_a_form_of_another_site_can_send_is_refused(server: Server, media: 
     reply = said(server, request("POST", "/predict", {"content-type": media}, body))
 
     assert (reply.status, reply.code) == (415, "media_type")
+
+
+def test_a_page_whose_name_points_at_this_machine_learns_nothing(server: Server, bundle: Path) -> None:
+    for host in (
+        "evil.example",
+        "evil.example:8000",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example",
+        "8.8.8.8",
+        "x",
+    ):
+        for method, path in (("GET", "/"), ("GET", "/model"), ("GET", "/metrics"), ("POST", "/predict")):
+            reply = said(server, f"{method} {path} HTTP/1.1\r\nhost: {host}\r\ncontent-length: 0\r\n\r\n".encode())
+            assert (reply.status, reply.code) == (421, "host")
+    for host in ("localhost", "LOCALHOST:8000", "127.0.0.1:1", "[::1]:8000", "127.9.9.9"):
+        assert said(server, f"GET /model HTTP/1.1\r\nhost: {host}\r\n\r\n".encode()).status == 200
+    assert said(server, b"GET /health HTTP/1.1\r\nhost: evil.example\r\n\r\n").status == 200
+    with start(bundle, config='allowed_hosts = ["late.example"]\n') as named:
+        for host, status in (("late.example:80", 200), ("evil.example", 421)):
+            assert said(named, f"GET /model HTTP/1.1\r\nhost: {host}\r\n\r\n".encode()).status == status
+    with start(bundle, config=KEYS) as keyed:
+        assert said(keyed, request(path="/model", headers={**RIGHT, "host": "late.example"})).status == 200
+
+
+TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        *("", "00", f"00-{TRACE}", f"00-{'0' * 32}-{SPAN}-01", f"00-{TRACE}-{'0' * 16}-01", f"00-{TRACE}-{SPAN}-01-x"),
+        *(f"00-{TRACE.upper()}-{SPAN}-01", f"ff-{TRACE}-{SPAN}-01", f'00-{TRACE}-{SPAN}-01"}}', "x" * 8000),
+        *(f"00-{TRACE}-{SPAN}-0\xe9", "%0d%0aset-cookie:a=b"),
+    ],
+)
+def test_a_trace_that_is_none_is_neither_answered_nor_logged(server: Server, sent: str) -> None:
+    lines = len(server.events("request"))
+    reply = said(server, asking([RECORD], {"traceparent": sent}))
+
+    assert reply.status == 200
+    assert "traceparent" not in reply.headers
+    [line] = until(lambda: server.events("request")[lines:])
+    assert "trace" not in line
+
+
+def test_a_graph_whose_data_lies_in_another_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "secret.bin").write_bytes(b"S" * 64)
+    bundle = write_bundle(tmp_path / "bundle")
+    whole = onnx.load_from_string((bundle / MODEL).read_bytes())
+    for place in ("secret.bin", str(tmp_path / "secret.bin"), "../secret.bin", "/etc/passwd"):
+        model = onnx.ModelProto()
+        model.CopyFrom(whole)
+        tensor = model.graph.initializer[0]
+        tensor.ClearField("double_data")
+        tensor.ClearField("raw_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        for key, value in (("location", place), ("offset", "0"), ("length", "24")):
+            entry = tensor.external_data.add()
+            entry.key, entry.value = key, value
+        (bundle / MODEL).write_bytes(model.SerializeToString())
+        with pytest.raises(BundleError, match="model.onnx: onnxruntime cannot open it"):
+            Predictor.load(seal(bundle))
 
 
 @pytest.mark.parametrize("host", ["evil.example", "", "a\tb", "[::1", "x" * 2000, "evil.example:99999", "<script>"])

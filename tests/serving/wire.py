@@ -124,3 +124,10 @@ def rss(pid: int) -> int:
         if line.startswith("VmRSS"):
             return int(line.split()[1]) * 1024
     return 0
+
+
+def ask(port: int, content: bytes, method: str = "POST") -> Reply:
+    """The reply of whoever listens at a port."""
+    with Wire(port) as wire:
+        wire.send(content)
+        return wire.reply(method)

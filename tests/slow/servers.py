@@ -17,7 +17,8 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 import psutil
-import pytest
+
+from tests.slow.needs import lack
 
 LOOPBACK = "127.0.0.1"
 MIDDLE = 1_000_000  # bytes: the sample's objects are 1.4 MB in all, and one is 450 kB
@@ -227,8 +228,7 @@ class Sftp(Served):
 
     def __init__(self, scratch: Path) -> None:
         if SSHD is None:
-            missing = "OpenSSH's server is not here: apt-get install openssh-server"
-            (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
+            lack("OpenSSH's server is not here: apt-get install openssh-server")
         for name in ("host", "colleague", "stranger"):
             key = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(scratch / name)]
             subprocess.run(key, check=True)

@@ -23,8 +23,10 @@ import pytest
 from mlops_pkg.bundle.manifest import CARD, MODEL, SIGNATURE
 from mlops_pkg.bundle.predictor import Predictor
 from mlops_pkg.bundle.signature import Field, Signature
+from mlops_pkg.serving.settings import Settings
 from tests.serving.conftest import Server, start, until
 from tests.serving.load import Load, beside, closed_loop, open_loop, quantiles
+from tests.serving.proxy import behind_nginx
 from tests.serving.test_security import FORGERIES
 from tests.serving.wire import Wire, asking, request, rss
 from tests.toy import GRAPH, RECORD, TOY, seal, toy_answer, write_bundle
@@ -47,12 +49,12 @@ def check_answers(server: Server) -> None:
         assert are_right(wire.reply().body)
 
 
-def loaded(server: Server, lines: int, work: Callable[[], Any], content: bytes = ONE) -> tuple[Load, Any]:
+def loaded(port: int, lines: int, work: Callable[[], Any], content: bytes = ONE) -> tuple[Load, Any]:
     """What comes of a steady load while something is done, and what that gives."""
     ended, found = threading.Event(), []
 
     def run() -> None:
-        found.append(asyncio.run(closed_loop(server.port, content, are_right, lines, ended.is_set)))
+        found.append(asyncio.run(closed_loop(port, content, are_right, lines, ended.is_set)))
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -112,11 +114,11 @@ async def _beside(work: Any, port: int) -> tuple[Load, Load]:
 
 
 def slow_clients(bundle: Path, clients: int) -> Figures:
-    """Clients that dribble headers, dribble a body, or never read a reply, while good ones ask."""
-    env = {"SERVE_HEADER_SECONDS": "2", "SERVE_BODY_SECONDS": "2", "SERVE_IDLE_SECONDS": "2"}
-    with start(bundle, env=env) as server:
+    """Clients of nginx that dribble headers, dribble a body, or never read a reply, while good ones ask."""
+    settings = Settings(header_seconds=2, body_seconds=2, idle_seconds=2)
+    with start(bundle) as server, behind_nginx(settings, bundle.parent, server.port) as front:
         memory = rss(server.process.pid)
-        slow, ended = [Wire(server.port) for _ in range(clients)], threading.Event()
+        slow, ended = [Wire(front) for _ in range(clients)], threading.Event()
         ports = {wire.socket.getsockname()[1] for wire in slow}
         for number, wire in enumerate(slow):
             if number % 3 == 2:  # never reads
@@ -143,11 +145,11 @@ def slow_clients(bundle: Path, clients: int) -> Figures:
 
         def wait() -> float:
             began = time.monotonic()
-            until(lambda: not ports & _held(server), 60)
+            until(lambda: not ports & _held(front), 60)
             return time.monotonic() - began
 
         try:
-            load, seconds = loaded(server, 4, wait)
+            load, seconds = loaded(front, 4, wait)
         finally:
             ended.set()
             dribbling.join()
@@ -164,9 +166,10 @@ def slow_clients(bundle: Path, clients: int) -> Figures:
         }
 
 
-def _held(server: Server) -> set[int]:
-    """The ports of the clients whose connections the server holds."""
-    return {one.raddr.port for one in psutil.Process(server.process.pid).net_connections() if one.raddr}
+def _held(port: int) -> set[int]:
+    """The ports of the clients whose connections whoever listens at a port holds."""
+    held = [one for one in psutil.net_connections("tcp") if one.laddr.port == port and one.raddr]
+    return {one.raddr.port for one in held if one.status == psutil.CONN_ESTABLISHED}
 
 
 def clients_that_hang_up(bundle: Path, clients: int) -> Figures:
@@ -182,7 +185,7 @@ def clients_that_hang_up(bundle: Path, clients: int) -> Figures:
                     wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 wire.close()
 
-        load, _ = loaded(server, 4, come_and_go)
+        load, _ = loaded(server.port, 4, come_and_go)
         until(lambda: server.metric("in_flight") == 1)
         check_answers(server)
         assert (load.wrong, load.lost, load.refused) == ([], [], [])
@@ -211,7 +214,7 @@ def killed_worker(bundle: Path, seconds: float) -> Figures:
             time.sleep(seconds / 2)
             return took
 
-        load, took = loaded(server, lines, kill)
+        load, took = loaded(server.port, lines, kill)
         assert (load.wrong, load.refused, load.not_sent) == ([], [], 0)
         assert len(load.lost) <= lines
         assert load.right
@@ -236,7 +239,7 @@ def ended_under_load(bundle: Path, workers: int, lines: int, seconds: float) -> 
             code = server.end()
             return began, time.monotonic() - began, code
 
-        load, (began, took, code) = loaded(server, lines, end)
+        load, (began, took, code) = loaded(server.port, lines, end)
         lost = [why for sent, why in load.lost if sent < began or why == "half a reply"]
         assert code == 0
         assert load.wrong == []
@@ -327,7 +330,7 @@ def broken_bundles(folder: Path) -> Figures:
             until(lambda: server.get("/ready").json["digest"] == digest)
             return time.monotonic() - began
 
-        load, seconds = loaded(server, 4, break_it)
+        load, seconds = loaded(server.port, 4, break_it)
         assert (load.wrong, load.lost, load.refused) == ([], [], [])
         refused = server.metric("bundles_refused_total")
         assert refused == len(BROKEN)
