@@ -7,6 +7,7 @@ __all__ = ['registry', 'register', 'promote', 'rollback', 'fetch', 'show', 'hist
 
 # %% ../../nbs/registry/86_command.ipynb #imports
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -181,31 +182,62 @@ def history(name: str | None, stage: str | None, as_json: bool) -> None:
     else:
         click.echo(table(header, [row for _, row in rows]) if rows else f"{found.name}: nothing was promoted yet")
 
+# %% ../../nbs/registry/86_command.ipynb #open-bundle
+def _open_bundle(reference: str) -> tuple[Path, Any, Callable[[], dict[str, Any]]]:
+    """Return the folder of a bundle, its registry (None for a folder), and what reads the params.yaml of its commit."""
+    from mlops_pkg.core.params import UserError, read_yaml
+    from mlops_pkg.core.workspace import project_root
+    from mlops_pkg.registry.references import find_version, open_registry, read_checked_registry, split_reference
+    from mlops_pkg.registry.snapshots import fetch_bundle, version_snapshot
+
+    if (folder := Path(reference)).is_dir():
+        return folder, None, lambda: read_yaml(project_root() / "params.yaml")
+    if not {"@", "#"} & {*reference}:
+        raise UserError(f"{reference}: there is no such folder; else expected NAME@v1.2.0 or NAME#prod")
+    name, version = split_reference(reference)
+    found = read_checked_registry(root := open_registry(name), name)
+    tag = find_version(found, version)
+    return fetch_bundle(root, tag), found, lambda: version_snapshot(root, tag).read_yaml("params.yaml")
+
+
+def _check_card(card: str, params: dict[str, Any], stage: str) -> None:
+    """Print whether a card is complete for a stage; exit 1 if it is not."""
+    from mlops_pkg.core.params import read_promotion
+    from mlops_pkg.registry.card import card_findings
+
+    if findings := card_findings(card, read_promotion(params), stage):
+        click.echo(findings, err=True)
+        raise click.exceptions.Exit(1)
+    click.echo(f"the card is complete for {stage}")
+
 # %% ../../nbs/registry/86_command.ipynb #card
 @registry.command()
-@click.argument("reference", metavar="NAME@VERSION|NAME#STAGE")
+@click.argument("reference", metavar="NAME@VERSION|NAME#STAGE|DIR")
 @click.option("--hub", is_flag=True, help="With the header of Hugging Face's hub.")
+@click.option("--check", metavar="STAGE", help="Name the parts that STAGE requires and the card lacks; exit 1 if any.")
 @click.option(
     "--out", metavar="FILE", type=click.Path(path_type=Path), help="A page if it ends in .html, else Markdown."
 )
-def card(reference: str, hub: bool, out: Path | None) -> None:
-    """Print the model card of a version, with its stages and what was decided about it.
+def card(reference: str, hub: bool, check: str | None, out: Path | None) -> None:
+    """Print the model card of a version, with what training took and what was decided about it.
 
     \b
     Examples:
       mlops_pkg registry card late-flights#prod --out card.html
       mlops_pkg registry card late-flights@v1.2.0 --hub > README.md
+      mlops_pkg registry card artifacts/package --check prod
     """  # noqa: D301
+    from mlops_pkg.bundle.manifest import CARD
     from mlops_pkg.core.workspace import write_bytes
     from mlops_pkg.registry.card import card_page, hub_header, release_card
-    from mlops_pkg.registry.references import find_version, open_registry, read_checked_registry, split_reference
-    from mlops_pkg.registry.snapshots import fetch_bundle
 
-    name, version = split_reference(reference)
-    found = read_checked_registry(root := open_registry(name), name)
-    bundle = fetch_bundle(root, find_version(found, version))
+    if check and (hub or out):
+        raise click.UsageError("--check writes no card: leave out --hub and --out")
+    bundle, found, params = _open_bundle(reference)
     text = release_card(bundle, found)
-    if out and out.suffix == ".html":
+    if check:
+        _check_card((bundle / CARD).read_text("utf-8"), params(), check)
+    elif out and out.suffix == ".html":
         write_bytes(out, card_page(text))
     elif out:
         write_bytes(out, (hub_header(bundle) * hub + text).encode())

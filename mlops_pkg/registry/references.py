@@ -12,9 +12,10 @@ import re
 import sys
 from pathlib import Path
 
+from ..bundle.manifest import user_cache
 from ..core.params import UserError
 from ..core.workspace import project_root
-from .snapshots import bundles_folder, fetch_bundle
+from .snapshots import fetch_bundle
 from .tags import Registry, Tag, UnreachableError, check_history, fetch_tags, git, read_registry
 
 # %% ../../nbs/registry/82_references.ipynb #split-reference
@@ -54,7 +55,7 @@ def mirror_registry(address: str, name: str) -> Path:
 
     Where the address does not answer, what was brought before is used, and a line on standard error says so.
     """
-    folder = bundles_folder() / "git" / hashlib.sha256(address.encode()).hexdigest()[:16]
+    folder = user_cache() / "git" / hashlib.sha256(address.encode()).hexdigest()[:16]
     if not (folder / "HEAD").is_file():
         folder.mkdir(parents=True, exist_ok=True)
         git(folder, "init", "--quiet", "--bare")

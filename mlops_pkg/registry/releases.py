@@ -10,16 +10,19 @@ __all__ = ['explain_proofs', 'bundle_name', 'current_registry', 'Registration', 
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..bundle.manifest import LINEAGE, MANIFEST, METRICS, SIGNATURE
 from ..core.params import UserError
+from ..core.stage import stage_names
 from ..core.workspace import Workspace
 from ..project.lock import ABSENT, differences, few
+from .cost import training_cost
 from .references import find_version, read_checked_registry, split_reference
-from .snapshots import Snapshot, fetch_bundle, read_outputs
+from .snapshots import Snapshot, fetch_bundle, read_outputs, version_snapshot
 from mlops_pkg.registry.tags import (
     Registry,
     Tag,
@@ -37,13 +40,16 @@ if TYPE_CHECKING:
     from mlops_pkg.registry.gates import Gate
 
 # %% ../../nbs/registry/85_releases.ipynb #read-proofs
-def explain_proofs(root: Path) -> dict[str, str]:
-    """Return for each proof why it is not green for the working copy: not run, red or outdated; empty if it is."""
+def explain_proofs(proofs: Mapping[str, Any], root: Path) -> dict[str, str]:
+    """Return for each of `read_proofs` why it is not green: not run, red, outdated or partial; empty if it is green."""
     found = {}
-    for name, proof in read_proofs(Workspace(root)).items():
+    for name, proof in proofs.items():
         found[name] = "not run" if not proof else "" if proof.get("ok") else "red"
         if proof and proof["former"]:
             found[name] = f"of an earlier state ({few(proof['former'])})"
+    rebuilt = {stage["stage"] for stage in (proofs["rebuild"] or {}).get("stages", ())}
+    if not found["rebuild"] and (left := [name for name in stage_names(root) if name not in rebuilt]):
+        found["rebuild"] = f"not run for {few(left)}"
     return found
 
 # %% ../../nbs/registry/85_releases.ipynb #bundle-name
@@ -82,7 +88,8 @@ def register(root: Path, proven: bool = True) -> Registration:
     snapshot = Snapshot(root, git(root, "rev-parse", "--verify", "HEAD^{commit}").strip())
     name = bundle_name(snapshot)
     registry = current_registry(root, name)
-    proofs = explain_proofs(root)
+    written = read_proofs(Workspace(root))
+    proofs = explain_proofs(written, root)
     if (red := [f"{proof}: {why}" for proof, why in proofs.items() if why]) and proven:
         raise UserError(f"{red[0]}; run `mlops_pkg prove` first, or register with --unproven")
     bundle = read_outputs(snapshot, {file: snapshot.bundle[file] for file in (MANIFEST, SIGNATURE)})
@@ -92,6 +99,8 @@ def register(root: Path, proven: bool = True) -> Registration:
             raise UserError(f"{tag.tag}: registered already, by {tag.who} on {tag.when[:10]}; it is the same bundle")
     version, reason = _number(root, registry, snapshot, bundle[SIGNATURE])
     facts = {"bundle": identity, "proofs": {proof: not why for proof, why in proofs.items()}, "reason": reason}
+    facts["folder"] = git(root, "rev-parse", "--show-prefix").strip()
+    facts["cost"] = {} if proofs["rebuild"] else training_cost(written["rebuild"]["stages"])
     write_tag(root, f"{name}@{version}", snapshot.commit, format_message(f"Register {name} {version}: {reason}", facts))
     return Registration(f"{name}@{version}", reason)
 
@@ -101,7 +110,7 @@ def _number(root: Path, registry: Registry, snapshot: Snapshot, signature: bytes
     if not registry.versions:
         return next_version("", [], {})
     last = [*registry.versions.values()][-1]
-    before = Snapshot(root, last.commit)
+    before = version_snapshot(root, last)
     [old] = read_outputs(before, {SIGNATURE: before.bundle[SIGNATURE]}).values()
     breaking = [*breaking_changes(read_signature(old), read_signature(signature))]
     return next_version(last.version, breaking, find_changes(before.lock, snapshot.lock))
@@ -127,8 +136,8 @@ def promote(root: Path, name: str, version: str, stage: str, override: str = "")
     champion = find_version(registry, f"#{stage}") if present else None
     if present and champion and champion.version == tag.version:
         raise UserError(f"{tag.tag}: in {stage} already, since {present.when[:10]}")
-    theirs = fetch_bundle(root, champion) if champion else None
-    gates = [*check_promotion(Snapshot(root, tag.commit), tag.facts.get("proofs", {}), fetch_bundle(root, tag), theirs)]
+    theirs, proofs = fetch_bundle(root, champion) if champion else None, tag.facts.get("proofs", {})
+    gates = [*check_promotion(version_snapshot(root, tag), proofs, fetch_bundle(root, tag), theirs, stage)]
     before, green = champion.version if champion else "", all(gate.ok for gate in gates)
     if not green and not override:
         return Decision(gates, before)
@@ -168,7 +177,7 @@ def rollback(root: Path, name: str, stage: str, reason: str = "") -> tuple[str, 
 # %% ../../nbs/registry/85_releases.ipynb #diff-versions
 def diff_versions(root: Path, old: Tag, new: Tag) -> dict[str, list[tuple[str, str, str]]]:
     """Return what differs between two versions, by part: keys and both values, - for one that is not there."""
-    before, after = Snapshot(root, old.commit), Snapshot(root, new.commit)
+    before, after = (version_snapshot(root, tag) for tag in (old, new))
     ours, theirs = _documents(before), _documents(after)
     found = {name: [*differences(ours[name], theirs[name], "")] for name in ours}
     return {name: [(key, _show(was), _show(now)) for key, was, now in rows] for name, rows in found.items() if rows}

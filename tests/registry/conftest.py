@@ -64,7 +64,8 @@ def record(root: Path, storage: Path | None) -> None:
     (root / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": lock}, sort_keys=False))
     (root / "reports").mkdir(exist_ok=True)
     for proof in ("sync", "rebuild", "parity"):
-        (root / "reports" / f"{proof}.json").write_text(json.dumps({"ok": True, "stages": []}))
+        stages = [{"stage": name, "outputs": []} for name in STAGES]
+        (root / "reports" / f"{proof}.json").write_text(json.dumps({"ok": True, "stages": stages}))
 
 
 @dataclass

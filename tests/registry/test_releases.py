@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mlops_pkg.bundle.manifest import verify
 from mlops_pkg.bundle.predictor import Predictor
 from mlops_pkg.core.workspace import read_table
 from mlops_pkg.registry.references import fetch
@@ -98,6 +99,39 @@ def test_a_worse_version_is_refused_with_its_figures_and_an_override_is_recorded
     assert (last["version"], last["why"]) == ("v1.1.0", "the other needs a feed that ended")
     assert "metric" in last["red gates"]
     assert last["facts"]["gates"]["metric"]["figures"].startswith("roc_auc 0.")
+
+
+def test_a_project_in_a_folder_of_a_repository_is_fetched_from_the_git_url_as_well(team: Team, tmp_path: Path) -> None:
+    team.build("first")
+    one, hub = tmp_path / "one", tmp_path / "one.git"
+    root = one / "models" / "flights"
+    shutil.copytree(team.root, root, ignore=shutil.ignore_patterns(".git", "cache"))
+    git(tmp_path, "init", "--quiet", "--bare", str(hub))
+    git(one, "init", "--quiet")
+    for setting in ("user.name=ada", "user.email=ada@example.invalid", f"remote.origin.url={hub}"):
+        git(one, "config", *setting.split("="))
+    git(one, "add", ".")
+    git(one, "commit", "--quiet", "--message", "A model among others")
+    register(root)
+    assert promote(root, NAME, "v1.0.0", "prod").tag
+    shutil.rmtree(tmp_path / "bundles")
+
+    folder = fetch(f"{NAME}#prod", str(hub))
+
+    assert verify(folder) == verify(team.models["first"] / "artifacts" / "package")
+    git(one, "mv", "models", "other")
+    git(one, "commit", "--quiet", "--message", "Move all models")
+    assert promote(one / "other" / "flights", NAME, "v1.0.0", "dev").tag, "the version was made in another folder"
+
+
+def test_a_rebuild_of_some_stages_is_no_proof_of_a_version(team: Team) -> None:
+    team.build("first")
+    stages = [{"stage": "train", "outputs": []}]
+    (team.root / "reports" / "rebuild.json").write_text(json.dumps({"ok": True, "stages": stages}))
+
+    told = said_by(lambda: register(team.root))
+
+    assert told.startswith("rebuild: not run for ingest, features, evaluate")
 
 
 def test_the_bundle_of_a_stage_is_had_from_the_git_url_alone_and_answers_the_same(team: Team, tmp_path: Path) -> None:
