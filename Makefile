@@ -37,7 +37,7 @@ test: run  ## lint, types, import rules, quick tests, every notebook against its
 	else \
 		$(LINT); \
 		python -m pytest -n auto --dist loadfile -m "not slow" $(COV); \
-		python -m pytest -n auto --dist loadfile -q --nbval --nbval-current-env -p mlops_pkg.authoring.nbval nbs; \
+		python -m pytest -n auto --dist loadfile -q --nbval --nbval-current-env --nbval-kernel-startup-timeout=300 --nbval-cell-timeout=600 -p mlops_pkg.authoring.nbval nbs; \
 		echo "$$tree" > $(TESTED); \
 	fi
 

@@ -49,7 +49,8 @@ class ForkedKernel:
 
         fix_threads()  # notebooks that fit at the same time would otherwise fight for the processors
         self.scratch = tempfile.TemporaryDirectory()
-        self.file, _ = write_connection_file(f"{self.scratch.name}/kernel.json")
+        sockets = f"{self.scratch.name}/socket"  # a free port may be taken before the kernel binds it; a file is not
+        self.file, _ = write_connection_file(f"{self.scratch.name}/kernel.json", transport="ipc", ip=sockets)
         fork_server = multiprocessing.get_context("forkserver")
         fork_server.set_forkserver_preload(LIBRARIES)
         os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
@@ -79,8 +80,7 @@ def start_kernel(startup_timeout: float = 60, cwd: str = ".", **_: Any) -> tuple
     kernel = ForkedKernel(cwd)
     client = BlockingKernelClient(connection_file=kernel.file)
     client.load_connection_file()
-    client.hb_channel.time_to_dead = 20.0  # seconds; on a busy machine a new kernel responds late
-    client.start_channels()
+    client.start_channels(hb=False)  # on a busy machine a heartbeat stops for longer than a channel waits
     client.wait_for_ready(timeout=startup_timeout)
     return kernel, client
 
