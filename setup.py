@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
-EXTRAS = ("pipeline", "xgboost", "lightgbm", "search", "registry", "mlflow", "serve", "research")
+EXTRAS = ("pipeline", "xgboost", "lightgbm", "search", "registry", "mlflow", "serve", "lambda", "tracing", "research")
 
 config = ConfigParser(delimiters=["="])
 config.read(ROOT / "settings.ini", encoding="utf-8")

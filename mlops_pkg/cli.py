@@ -46,11 +46,14 @@ _DAY = {
     "Read": ("summary", "report", "lineage"),
     "Compare": ("experiments", "compare", "track", "pr-report"),
     "Release": ("registry",),
-    "Use": ("predict", "serve"),
+    "Use": ("predict", "serve", "page", "deploy", "convert"),
 }
 _PARTS = {
     "predict": "scoring",
     "serve": "serving",
+    "page": "browser",
+    "deploy": "deployment",
+    "convert": "conversion",
     "registry": "registry",
     **dict.fromkeys(_DAY["Compare"], "tracking"),
     **dict.fromkeys(("new", "adopt", "add", "remove", "rename"), "authoring"),

@@ -77,7 +77,7 @@ def one_line(root: Path, *arguments: str, code: int = 1, folder: Path | None = N
         ),
         ("research", "artifacts/ingest/train.parquet: missing; get it with `dvc pull`"),
         ("stage evaluate", "artifacts/ingest/train.parquet: missing; get it with `dvc pull`"),
-        ("parity", "artifacts/: none of the 39 outputs of dvc.yaml is there; get them with `dvc pull`, or make them"),
+        ("parity", "artifacts/: none of the 40 outputs of dvc.yaml is there; get them with `dvc pull`, or make them"),
         ("predict data/weather.csv scored.csv", "artifacts/package: there is no such folder; get it with `dvc pull`"),
     ],
 )
@@ -90,7 +90,7 @@ def test_before_any_run_each_command_says_what_to_do(project: Path, line: str, t
 def test_before_any_walk_parity_says_how_to_walk(made: Path) -> None:
     told = one_line(made, "parity")
 
-    assert told.startswith("research/: none of the 39 outputs of dvc.yaml is there; walk the stages with")
+    assert told.startswith("research/: none of the 40 outputs of dvc.yaml is there; walk the stages with")
 
 
 def test_before_any_run_the_summary_and_the_report_name_the_command(project: Path) -> None:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NAME', 'TEMPLATE', 'GeneratingError', 'read_settings', 'make_metadata', 'checkout_files', 'installed_files',
-           'pack_wheel', 'template_folder', 'render_part', 'write_locks', 'write_package', 'git', 'commit_project',
-           'finish_project', 'main']
+           'pack_wheel', 'template_folder', 'library_wheel', 'render_part', 'write_locks', 'write_package', 'git',
+           'commit_project', 'finish_project', 'main']
 
 # %% ../../nbs/authoring/61a_generating.ipynb #imports
 import ast
@@ -114,6 +114,12 @@ def template_folder() -> Path:
     if not (folder / "copier.yml").is_file():
         raise GeneratingError(f"{library}: holds no template; install the library from its wheel")
     return folder
+
+
+def library_wheel() -> tuple[str, bytes]:
+    """Return the name and the content of the library's wheel, from a checkout of it or from the installed library."""
+    source = template_folder()
+    return pack_wheel(installed_files() if source.name == "_template" else checkout_files(source))
 
 
 def render_part(part: str, **words: str) -> str:

@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from mlops_pkg.authoring.generating import (
-    checkout_files,
     finish_project,
     git,
-    installed_files,
-    pack_wheel,
+    library_wheel,
     template_folder,
 )
 from .proposal import data_name, propose
@@ -44,7 +42,7 @@ def new_project(folder: Path, answers: dict[str, Any], ask: bool = True) -> dict
     options: dict[str, Any] = {"data": answers, "defaults": not ask, "skip_tasks": True, "quiet": True, "unsafe": True}
     try:
         template = template_folder()
-        wheel = pack_wheel(installed_files() if template.name == "_template" else checkout_files(template))
+        wheel = library_wheel()
         copied = copier.run_copy(str(template), folder, vcs_ref="HEAD", **options)
         answers = dict(copied.answers.combined)
         finish_project(template, folder, answers, wheel)

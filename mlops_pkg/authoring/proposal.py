@@ -594,7 +594,7 @@ def _last_sections(proposal: Proposal) -> dict[str, dict[str, Any]]:
         "package": {
             "name": slug,
             "description": f"{target} of {name}, from {len(proposal.columns)} columns."[:300],
-            "intended_use": "Not decided yet. Say what the model may be used for, and what not.",
+            "intended_use": "Not stated; say what the model may be used for, and what not.",
             "limits": [
                 "Its params.yaml was proposed from the table, and nobody who knows the data has looked at it yet."
             ],

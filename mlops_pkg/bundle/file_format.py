@@ -110,7 +110,10 @@ def parse_iso(text: str, pattern: re.Pattern[str] = _ONE_ISO) -> datetime:
     """
     if not pattern.fullmatch(text):
         raise ValueError(text)
-    return to_utc(datetime.fromisoformat(re.sub(" (?=[Z+-])", "", text)))  # no blank before the zone
+    if " " in text[11:]:
+        text = text[:11] + text[11:].replace(" ", "")  # no blank before the zone
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo is None else to_utc(moment)
 
 
 def _parse_time(cell: str, pattern: str | None) -> "np.datetime64":

@@ -5,17 +5,19 @@
 # %% auto #0
 __all__ = ['MANIFEST', 'MODEL', 'SIGNATURE', 'CARD', 'METRICS', 'REFERENCE', 'LINEAGE', 'EXPLANATION', 'FILES', 'OBJECTS',
            'REQUIREMENTS', 'PYTHON_FILES', 'FORMAT', 'MAX_BYTES', 'BundleError', 'manifest_bytes', 'Bundle',
-           'read_bundle', 'verify', 'find_bundle']
+           'read_bundle', 'verify', 'user_cache', 'find_bundle', 'write_folder']
 
 # %% ../../nbs/bundle/11_manifest.ipynb #imports
 import hashlib
 import json
 import os
 import re
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 # %% ../../nbs/bundle/11_manifest.ipynb #bundleerror
 MANIFEST = "manifest.json"
@@ -104,6 +106,13 @@ class Bundle:
     files: dict[str, bytes]  # by name, without the manifest
     trusted: tuple[str, ...] = ()  # types of Python that may be loaded from it
 
+    def read_json(self, name: str) -> Any:
+        """Return the value of a JSON file; None if it is not JSON."""
+        try:
+            return json.loads(self.files[name])
+        except (ValueError, RecursionError):
+            return None
+
 
 def read_bundle(folder: Path, trusted: Iterable[str] = ()) -> Bundle:
     """Return the bundle in a folder; raise `BundleError` for a changed, missing or extra file."""
@@ -123,6 +132,13 @@ def verify(folder: Path) -> str:
     return read_bundle(folder).identity
 
 # %% ../../nbs/bundle/11_manifest.ipynb #find-bundle
+def user_cache() -> Path:
+    """Return the folder that caches downloads for all projects: MLOPS_PKG_CACHE, or the user's cache folder."""
+    if chosen := os.environ.get("MLOPS_PKG_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlops_pkg"
+
+
 def find_bundle(given: Path | str) -> Path:
     """Return the folder of a bundle: the given one, or that of NAME@v1.2.0 or NAME#prod, fetched from the registry."""
     reference = re.fullmatch(r"[a-z0-9][a-z0-9-]*(@v[\d.]+|#[\w-]+)", str(given))
@@ -130,3 +146,26 @@ def find_bundle(given: Path | str) -> Path:
         return Path(given)
     found: Path = import_module("mlops_pkg.registry.references").fetch(str(given))
     return found
+
+# %% ../../nbs/bundle/11_manifest.ipynb #write-folder
+def write_folder(files: dict[str, bytes], destination: Path, mark: str) -> None:
+    """Write files into a new folder, or in place of one that an earlier call wrote, which holds the file `mark`.
+
+    Raises `BundleError`, and writes nothing, for a folder that holds anything else, or cannot be written.
+    """
+    is_ours = (destination / mark).is_file()
+    if destination.is_file() or (destination.is_dir() and not is_ours and any(destination.iterdir())):
+        raise BundleError(f"{destination}: there already, and not written by this command; name another folder")
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.") as scratch:
+            new = Path(scratch) / "new"
+            new.mkdir(mode=0o755)
+            for name, content in files.items():
+                (new / name).parent.mkdir(exist_ok=True)
+                (new / name).write_bytes(content)
+            if destination.exists():
+                destination.rename(Path(scratch) / "old")
+            new.rename(destination)
+    except OSError as error:
+        raise BundleError(f"{destination}: cannot be written: {(error.strerror or str(error)).lower()}") from None

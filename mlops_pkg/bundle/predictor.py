@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -169,6 +169,14 @@ class Answers:
             found.insert(0, [None if code < 0 else self.classes[code] for code in self.label.tolist()])
         return found
 
+    def errors(self) -> list[str | None]:
+        """Return why each record was rejected, as one text; None for a record with a prediction."""
+        found: list[str | None] = [None] * len(self.answer)
+        for reject in self.rejects:
+            before = found[reject.record]
+            found[reject.record] = f"{f'{before}; ' if before else ''}{reject.field}: {reject.reason}"
+        return found
+
 # %% ../../nbs/bundle/19b_predictor.ipynb #interval-of
 def require_interval(signature: Signature) -> Interval:
     """Return the prediction interval of a signature; raise `BundleError` where it has none."""
@@ -193,19 +201,23 @@ def interval_of(answers: Answers, interval: Interval) -> dict[str, list[Any]]:
 # %% ../../nbs/bundle/19b_predictor.ipynb #predict
 def _predict(session: "InferenceSession", output: str, parts: Iterable[Inputs], signature: Signature) -> Answers:
     """Return the predictions and rejects for records, part by part."""
-    classes, threshold, rejects = signature.classes, signature.threshold, list[Reject]()
-    answers = [np.empty((0, len(classes)) if len(classes) > 2 else 0)]
+    classes, answers, rejects = signature.classes, list[npt.NDArray[np.float64]](), list[Reject]()
     for inputs in parts:
         answer = session.run([output], inputs.feeds)[0]
         answered = np.isfinite(answer.sum(axis=1) if len(classes) > 2 else answer) & inputs.accepted
-        answer[~answered] = np.nan
         answers.append(answer)
+        if answered.all():
+            continue
+        answer[~answered] = np.nan
         silent = np.flatnonzero(inputs.accepted & ~answered) + inputs.first
         found = inputs.rejects + [Reject(row, "", "", NO_ANSWER) for row in silent.tolist()]
         rejects += sorted(found, key=lambda reject: reject.record)
-    predicted = Answers(np.concatenate(answers), None, tuple(rejects), classes)
-    label = np.where(predicted.rejected, -1, decide(predicted.answer, threshold)) if classes else None
-    return replace(predicted, label=label)
+    answers = answers or [np.empty((0, len(classes)) if len(classes) > 2 else 0)]
+    answer = answers[0] if len(answers) == 1 else np.concatenate(answers)
+    label = decide(answer, signature.threshold) if classes else None
+    if label is not None and rejects:
+        label[[reject.record for reject in rejects]] = -1
+    return Answers(answer, label, tuple(rejects), classes)
 
 # %% ../../nbs/bundle/19b_predictor.ipynb #explain
 def _open_explainer(content: bytes | None, session: "InferenceSession", fields: int) -> Explainer:

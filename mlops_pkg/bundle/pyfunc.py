@@ -39,11 +39,7 @@ class PyfuncModel:
         fields = self._predictor.signature.fields
         absent = {field.name: [None] * len(model_input) for field in fields if field.name not in model_input}
         answers = self._predictor.predict({**{name: model_input[name] for name in model_input}, **absent})
-        errors: list[str | None] = [None] * len(model_input)
-        for reject in answers.rejects:
-            before = errors[reject.record]
-            errors[reject.record] = f"{f'{before}; ' if before else ''}{reject.field}: {reject.reason}"
-        columns = {"error": pd.Series(errors, dtype=object)}
+        columns = {"error": pd.Series(answers.errors(), dtype=object)}
         types = answer_types(self._predictor.signature)
         for (name, kind), values in zip(types.items(), answers.columns(), strict=True):
             keeps_none = answers.rejects and kind is not float  # pandas would turn 1 beside None into 1.0

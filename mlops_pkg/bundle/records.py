@@ -144,7 +144,7 @@ def _parse_moment(text: str) -> datetime.datetime:
 def _moment(value: Any) -> int:
     """Return an instant as the graph takes it: the time on a clock, or in UTC for a time with a zone."""
     if isinstance(value, str):
-        value = _parse_moment(value)
+        return (_parse_moment(value) - _EPOCH) // _MICROSECOND
     if hasattr(value, "to_datetime64"):
         value = value.to_datetime64()  # a Timestamp of pandas, in UTC, has a wider range than a calendar
     if isinstance(value, datetime.datetime) and value.tzinfo is not None:
@@ -162,7 +162,20 @@ def _moment(value: Any) -> int:
         raise _ReasonError(_OUTSIDE)
     return int(microseconds[0])
 
+# %% ../../nbs/bundle/12_records.ipynb #read-ordinary
+_EXACT = 2**53  # integers up to here are doubles
 
+
+def _read_ordinary(value: Any, field: Field) -> Any:
+    """Return a number or a text of the most frequent types as the graph takes it; None if it needs a closer look."""
+    if type(value) is float or (type(value) is int and -_EXACT <= value <= _EXACT):
+        low = -math.inf if field.minimum is None else field.minimum
+        high = math.inf if field.maximum is None else field.maximum
+        is_good = field.kind == "number" and low <= value <= high and math.isfinite(value)
+        return float(value) if is_good else None
+    return value if type(value) is str and field.kind == "category" and value and value.isascii() else None
+
+# %% ../../nbs/bundle/12_records.ipynb #read-value
 _READ: dict[str, Callable[[Any], Any]] = {"category": _text, "number": _number, "datetime": _moment}
 
 
@@ -215,6 +228,9 @@ def _read_record(record: Any, row: int, fields: Mapping[str, Field]) -> tuple[li
         unknown = [name for name in record if name not in fields]
     for name, field in fields.items():
         value = record.get(name)
+        if (read := _read_ordinary(value, field)) is not None:
+            values.append(read)
+            continue
         try:
             values.append(_read_value(value, field))
         except _ReasonError as reason:

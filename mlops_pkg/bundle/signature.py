@@ -94,7 +94,11 @@ def probabilities_of(prediction: "npt.NDArray[np.float64]") -> "npt.NDArray[np.f
     """Return the probability of each class, rows x classes, from that or from the one of the second of two classes."""
     import numpy as np
 
-    return prediction if prediction.ndim == 2 else np.column_stack([np.round(1 - prediction, 9), prediction])
+    if prediction.ndim == 2:
+        return prediction
+    found = np.empty((len(prediction), 2))
+    found[:, 0], found[:, 1] = np.round(1 - prediction, 9), prediction
+    return found
 
 
 def decide(prediction: "npt.NDArray[np.float64]", threshold: float | None) -> "npt.NDArray[np.int64]":

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MACHINE_NAME', 'MACHINE_TOOLS', 'MACHINE_LIBRARIES', 'SYSTEM', 'shift_clock', 'library_of', 'imitate_machine',
-           'reads_machine_facts', 'started_programs', 'readable', 'confine', 'Watch', 'start']
+           'reads_machine_facts', 'started_programs', 'readable', 'confine', 'Watch', 'peak_memory', 'start']
 
 # %% ../../nbs/core/07_probe.ipynb #imports
 import atexit
@@ -203,6 +203,18 @@ class Watch:
         }
 
 # %% ../../nbs/core/07_probe.ipynb #begin
+def peak_memory() -> float:
+    """Return the peak resident memory of this process, in GB; 0 where the system does not report it.
+
+    The kernel's figure for a finished process would include that of the process that started it.
+    """
+    try:
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
+    except OSError:
+        found = None
+    return int(found[1]) * 1024 / 1e9 if found else 0.0
+
+
 def start(home: Path) -> None:
     """Imitate another machine, confine and watch this process, as settings.json in `home` says."""
     settings = json.loads((home / "settings.json").read_text(encoding="utf-8"))
@@ -217,7 +229,7 @@ def start(home: Path) -> None:
     confined = confine([scratch, Path("/dev")], readable(hidden))
 
     def write_record() -> None:
-        record = {"confined": confined, **watch.record(project)}
+        record = {"confined": confined, **watch.record(project), "peak_gb": peak_memory()}
         (home / f"record-{os.getpid()}.json").write_text(json.dumps(record), encoding="utf-8")
 
     atexit.register(write_record)

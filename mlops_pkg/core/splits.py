@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .data_card import DATA_CARD, make_data_card
 from .params import SPLITS, Data, RandomSplit, Split, Target, UserError, dotted_key, nearest
 from .tables import KINDS, NUMBER, TEXT, Checked, Tables
-from .workspace import Workspace, write_json, write_table
+from .workspace import Workspace, write_bytes, write_json, write_table
 
 # %% ../../nbs/core/09_splits.ipynb #drop-without
 def drop_without(frame: pd.DataFrame, outcome: str) -> pd.DataFrame:
@@ -171,8 +172,8 @@ def step(name: str, before: pd.DataFrame, after: pd.DataFrame, why: str) -> dict
     return {"step": name, "before": len(before), "after": len(after), "why": why}
 
 # %% ../../nbs/core/09_splits.ipynb #write
-def write(workspace: Workspace, stage: str, checked: Checked, splits: Tables, steps: Steps) -> None:
-    """Write the splits, the rejects and the counts of rows as outputs of `stage`, and print the counts."""
+def write(workspace: Workspace, stage: str, checked: Checked, splits: Tables, steps: Steps, *, data: Data) -> None:
+    """Write the splits, the rejects, the counts of rows and the data card as outputs of `stage`; print the counts."""
     _, rejects, counts = checked
     for name, count in counts.items():
         print(f"  {name}: {count['read']:,} rows read, {count['rejected']:,} rejected")
@@ -182,4 +183,6 @@ def write(workspace: Workspace, stage: str, checked: Checked, splits: Tables, st
         write_table(workspace.output(stage, f"{name}.parquet"), part)
     write_table(workspace.output(stage, "rejects.parquet"), rejects)
     sizes = {name: len(part) for name, part in splits.items()}
-    write_json(workspace.output(stage, "rows.json"), {"tables": counts, "steps": steps, "splits": sizes})
+    rows = {"tables": counts, "steps": steps, "splits": sizes}
+    write_json(workspace.output(stage, "rows.json"), rows)
+    write_bytes(workspace.output(stage, DATA_CARD), make_data_card(data, rows, splits, rejects).encode())

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core.params import UserError
+from ..core.params import UserError, first_line
 from ..core.stage import WALK, stage_names
 from ..core.workspace import Workspace
 from ..project.files import notebooks, read_notebook, read_stages
@@ -159,8 +159,7 @@ def check_remote(root: Path) -> Check:
     except NoRemoteError:
         findings.append("no remote is set up; add one with `dvc remote add --default NAME URL`, then run `dvc push`")
     except Exception as error:  # each kind of remote has errors of its own
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        findings.append(f"{asked} cannot be asked: {reason}")
+        findings.append(f"{asked} cannot be asked: {first_line(error)}")
     return Check("remote", f"the remote holds all of {count} recorded outputs", tuple(findings))
 
 # %% ../../nbs/history/37_verify.ipynb #check-export

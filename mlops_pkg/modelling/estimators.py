@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import has_fit_parameter
 
-from ..core.params import BaseParams, UserError
+from ..core.params import BaseParams, UserError, first_line
 from ..core.workspace import Workspace, read_json, write_bytes, write_csv, write_json
 from .classes import check_options, import_class, option_names
 from .metrics import weighted_metrics
@@ -87,7 +87,7 @@ def _fit_errors(name: str, settings: EstimatorSettings) -> Iterator[None]:
     except Exception as error:
         if "." in name and not name.startswith("sklearn."):
             raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         if found := re.match(r"The '(\w+)' parameter of \w+ (must be .*)\. Got (.*) instead\.", reason):
             key = f"{settings.dotted('options')}.{found[1]} = {found[3]}: {found[2]}"
         else:

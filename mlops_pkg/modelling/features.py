@@ -16,7 +16,7 @@ import pandas as pd
 from sklearn.base import TransformerMixin
 from sklearn.pipeline import Pipeline
 
-from ..core.params import Data, UserError, nearest
+from ..core.params import Data, UserError, first_line, nearest
 from ..core.workspace import Workspace, write_bytes, write_json, write_table
 from .classes import check_options, import_class
 from .sections import FeatureSteps, Step
@@ -61,7 +61,7 @@ def _step_errors(place: str, columns: Iterable[str] = ()) -> Iterator[None]:
             warnings.filterwarnings("ignore", message="Could not infer format")
             yield
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         here = f"; columns here: {', '.join(columns)}" if columns else ""
         raise UserError(f"params.yaml: {place}: {reason}{here}") from None
 

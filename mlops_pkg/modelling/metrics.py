@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import precision_recall_curve, roc_curve
 
 from ..bundle.signature import decide, probabilities_of
 from .sections import EvaluationSettings
@@ -181,6 +180,8 @@ def with_intervals(
 # %% ../../nbs/modelling/21a_metrics.ipynb #choose-threshold
 def choose_threshold(y: np.ndarray, prediction: np.ndarray) -> float:
     """Return the lowest threshold with the highest F1."""
+    from sklearn.metrics import precision_recall_curve
+
     precision, recall, thresholds = precision_recall_curve(y, prediction)
     total = precision + recall
     f1 = np.divide(2 * precision * recall, total, out=np.zeros(len(total)), where=total > 0)
@@ -198,6 +199,8 @@ Cases = dict[str, tuple[np.ndarray, np.ndarray]]  # target (0 or 1, or a number)
 
 def curves(cases: Cases) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the ROC and the precision-recall curve of each case; column model names it."""
+    from sklearn.metrics import precision_recall_curve, roc_curve
+
     roc, pr = [], []
     for name, (y, prediction) in cases.items():
         false, true, _ = roc_curve(y, prediction)

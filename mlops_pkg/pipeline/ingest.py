@@ -103,4 +103,4 @@ def run(params: Params, workspace: Workspace) -> None:
     """Check, join and split the raw tables."""
     share, data = params.ingest.max_reject_share, params.data
     checked = check_tables(workspace.data, FILES, partial(contract_of, data=data), share, data.file_format)
-    write(workspace, "ingest", checked, *build(checked[0], data))
+    write(workspace, "ingest", checked, *build(checked[0], data), data=data)

@@ -9,6 +9,7 @@ __all__ = ['INPUTS', 'run']
 import pandas as pd
 
 from ..bundle.manifest import EXPLANATION, LINEAGE, METRICS, REFERENCE, SIGNATURE
+from ..core.data_card import DATA_CARD
 from ..core.workspace import Workspace, read_json, read_table
 from mlops_pkg.modelling.bundling import (
     check_agreements,
@@ -31,7 +32,7 @@ from .params import Params
 
 # %% ../../nbs/pipeline/24_package.ipynb #inputs
 INPUTS = {
-    "ingest": ("train.parquet", "validation.parquet", "test.parquet", "live.parquet", "rows.json"),
+    "ingest": ("train.parquet", "validation.parquet", "test.parquet", "live.parquet", "rows.json", DATA_CARD),
     "features": ("features.skops",),
     "train": ("model.skops", "baseline.skops"),
     "evaluate": ("comparison.json", "predictions.parquet", "slices.csv", "classes.csv", "fairness.csv", "shap.csv"),
@@ -60,7 +61,8 @@ def run(params: Params, workspace: Workspace) -> None:
     reference = make_reference(train, predictions, params)
     estimator = chosen_settings(workspace, params.train).estimator
     evaluated = Evaluated(estimator, params.evaluate.confidence, metrics, counts=counts, **tables)
-    card = make_card(signature, reference, agreements, evaluated, params=params, settings=params.package)
+    data_card = workspace.input("ingest", DATA_CARD).read_text("utf-8")
+    card = make_card(signature, agreements, evaluated, data_card, params=params, settings=params.package)
     contents = {
         **files,
         EXPLANATION: explain_margin(model, files, train, params),

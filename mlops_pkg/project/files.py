@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['notebooks', 'stage_notebook', 'walkable_stages', 'listed_stages', 'read_notebook', 'parse_notebook', 'source',
-           'parse_python', 'parse_cells', 'parameters_findings', 'cache_while_unchanged', 'read_stages', 'paths_of',
-           'params_of', 'declared_outputs', 'find_output']
+           'parse_python', 'parse_cells', 'parameters_findings', 'cache_while_unchanged', 'read_stages',
+           'rows_by_split', 'paths_of', 'params_of', 'declared_outputs', 'find_output']
 
 # %% ../../nbs/project/25_files.ipynb #imports
 import ast
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from copy import deepcopy
 from functools import wraps
@@ -213,6 +213,12 @@ def _list(stage: dict[str, Any], kind: str) -> list[Any]:
 
 def _type(value: Any) -> str:
     return "nothing" if value is None else type(value).__name__
+
+# %% ../../nbs/project/25_files.ipynb #rows-by-split
+def rows_by_split(stages: Mapping[str, Any]) -> dict[str, str]:
+    """Return the path of the ingested rows of each split, as the stage `parity` of dvc.yaml names them."""
+    meta = stages.get("parity", {}).get("meta", {})
+    return {Path(path).stem: str(path) for path in (*meta.get("kept", ()), *meta.get("rows", ()))}
 
 # %% ../../nbs/project/25_files.ipynb #params-of
 def paths_of(stage: dict[str, Any], *kinds: str) -> list[str]:

@@ -7,13 +7,14 @@ __all__ = ['Scores', 'EDGE', 'DEADLINE', 'JSON', 'ARROW', 'Labels', 'ALONE', 'BA
            'find_difference', 'link_requirements', 'write_rows', 'predict_alone', 'serve_bundle', 'arrow_table',
            'json_records', 'arrow_stream', 'post', 'json_answers', 'arrow_answers', 'ask_endpoint', 'endpoint_ways',
            'Subject', 'read_subject', 'predict_reference', 'predict_by_rows', 'read_stored_predictions', 'model_ways',
-           'find_source_file', 'score_source', 'predict_by_mlflow', 'Runtime', 'compare_ways', 'compare_endpoint',
-           'compare_runtimes']
+           'find_source_file', 'score_source', 'predict_by_mlflow', 'predict_by_page', 'Runtime', 'compare_ways',
+           'compare_endpoint', 'compare_runtimes']
 
 # %% ../../nbs/proof/55_runtimes.ipynb #imports
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -33,6 +34,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+# %% ../../nbs/proof/55_runtimes.ipynb #imports-of-the-package
 import mlops_pkg
 from ..bundle.file_format import FileFormat
 from ..bundle.manifest import MODEL, OBJECTS, REQUIREMENTS, SIGNATURE, Bundle, BundleError, read_bundle
@@ -347,6 +349,7 @@ class Subject:
     predictions: Path  # the predictions for these rows that were evaluated
     bundle: Path
     kept: tuple[Path, ...] = ()  # tables of all rows that were kept of the source file
+    page: Path | None = None  # the folder of a page that runs the bundle in a browser
 
 
 def read_subject(root: Path) -> Subject | None:
@@ -357,7 +360,7 @@ def read_subject(root: Path) -> Subject | None:
     try:
         rows, kept = (tuple(root / path for path in paths) for paths in (meta["rows"], meta.get("kept", ())))
         paths = {name: root / meta[name] for name in ("model", "predictions", "bundle")}
-        return Subject(rows=rows, kept=kept or rows, **paths)
+        return Subject(rows=rows, kept=kept or rows, page=root / meta["page"] if "page" in meta else None, **paths)
     except (KeyError, TypeError):
         keys = "model, rows (a list), predictions and bundle"
         raise UserError(f"dvc.yaml: stages.parity.meta: expected paths under {keys}") from None
@@ -464,6 +467,29 @@ def predict_by_mlflow(reference: Reference, bundle: Path) -> Scores:
         raise UserError(f"record {rejected[0]} is rejected: {table['error'].iloc[rejected[0]]}")
     return None, _table_answers(table, reference.labels)
 
+# %% ../../nbs/proof/55_runtimes.ipynb #predict-by-page
+def predict_by_page(reference: Reference, page: Path, bundle: Path) -> Scores:
+    """Return the predictions of the page in a folder, run by node; raise `UserError` if it is of another bundle."""
+    if not (node := shutil.which("node")):
+        raise UserError("node is not installed, and runs the page; install Node.js 18 or newer")
+    rewrite = f"write it again with `mlops_pkg page --out {page.name}`"
+    try:
+        identity = json.loads((page / "site.json").read_bytes())["identity"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{page.name}/: not a page; {rewrite}") from None
+    if identity != read_bundle(bundle).identity:
+        raise UserError(f"{page.name}/: holds another bundle; {rewrite}")
+    columns = arrow_table(reference.rows, reference.inputs).to_pydict()
+    with tempfile.TemporaryDirectory() as temporary:
+        rows, scored = Path(temporary) / "rows.json", Path(temporary) / "scored.csv"
+        rows.write_text(json.dumps(columns, default=lambda moment: moment.isoformat(timespec="microseconds")))
+        command = [node, str(page / "score.js"), str(rows), str(scored)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            reason = (done.stderr.strip() or "it ended without a word").splitlines()[-1]
+            raise UserError(f"{page.name}/: {reason.removeprefix(f'{rows}: ')}")
+        return None, _table_answers(pd.read_csv(scored), reference.labels)
+
 # %% ../../nbs/proof/55_runtimes.ipynb #ask-all
 @dataclass(frozen=True)
 class Runtime:
@@ -487,7 +513,7 @@ def compare_ways(ways: dict[str, Way]) -> Iterator[Runtime]:
 # %% ../../nbs/proof/55_runtimes.ipynb #endpoint-runtimes
 def compare_endpoint(reference: Reference, bundle: Path, library: Path, trusted: Sequence[str]) -> Iterator[Runtime]:
     """Yield the verdict on each way to ask the endpoint; none if the library's extra `serve` is not installed."""
-    if find_spec("fastapi") is None:
+    if find_spec("httptools") is None:  # of the extra, MLflow brings all else
         return
     try:
         with serve_bundle(bundle, library, trusted) as port:
@@ -524,4 +550,6 @@ def compare_runtimes(
         yield from compare_ways({f"source file {path.name}": (kept, lambda: score_source(kept, path, bundle, trusted))})
     if MODEL in packed.files and find_spec("mlflow"):
         yield from compare_ways({"MLflow": (reference, lambda: predict_by_mlflow(reference, bundle))})
+    if page := subject.page:
+        yield from compare_ways({"page, run by node": (reference, lambda: predict_by_page(reference, page, bundle))})
     yield from compare_endpoint(reference, bundle, library, trusted)

@@ -21,16 +21,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ..bundle.example import example_record
 from ..bundle.manifest import CARD, OBJECTS, REFERENCE, BundleError, verify
 from ..bundle.predictor import Predictor
 from ..bundle.pyfunc import load_mlflow, pyfunc_options
-from ..core.params import UserError, dotted_key, mask_passwords
+from ..core.params import UserError, dotted_key, first_line, mask_passwords
 from ..registry.references import read_checked_registry
 from ..registry.releases import bundle_name
-from ..registry.snapshots import Snapshot, first_line, read_outputs, split_paths
+from ..registry.snapshots import Snapshot, read_outputs, split_paths
 from ..registry.tags import Registry, git
 from ..report.page import draw_plots, write_figures
-from ..serving.schema import example_record
 from .experiments import Experiment, read_experiments
 
 # %% ../../nbs/tracking/88b_mirror.ipynb #flatten

@@ -10,15 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..core.params import Promotion, UserError
-from ..modelling.card import as_code, markdown_table
+from ..core.markdown import as_code, markdown_table
+from ..core.params import UserError, read_promotion
+from ..core.workspace import Workspace
 from ..project.files import parse_notebook, source
 from ..project.lock import ABSENT, few
 from ..registry.gates import least_advantage, promotion_metric, read_output
 from ..registry.releases import explain_proofs
 from ..registry.snapshots import Snapshot, split_paths
 from ..registry.tags import git
-from ..report.page import write_figures
+from ..report.page import read_proofs, write_figures
 from .comparison import Comparison, compare
 from .drift import find_drift
 from .experiments import Experiment
@@ -49,14 +50,14 @@ def changed_notebooks(root: Path, base: str) -> Iterator[tuple[str, dict[str, li
 
 # %% ../../nbs/tracking/88a_pull_request.ipynb #sections
 def _proof_lines(root: Path) -> Iterator[str]:
-    for proof, why in explain_proofs(root).items():
+    for proof, why in explain_proofs(read_proofs(Workspace(root)), root).items():
         yield f"- {'✅' if not why else '❌'} `{proof}`{f': {why}' if why else ''}"
 
 
 def _metric_lines(found: Comparison, base: str, params: dict[str, Any]) -> Iterator[str]:
     yield markdown_table(["metric", base, "this branch", "better by", "beyond chance"], found.metric_cells())
     [gate] = [one for one in found.metrics if one.metric == promotion_metric(params)]
-    bound = least_advantage(gate, Promotion.model_validate(params.get("promotion", {})).margin)
+    bound = least_advantage(gate, read_promotion(params).margin)
     verdict = "✅ holds" if gate.low >= bound else "❌ does not hold"
     yield f"The gate of a promotion, {gate.metric} no worse than {bound:+.4f} for certain, {verdict}: {gate}."
 

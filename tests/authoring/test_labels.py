@@ -20,7 +20,7 @@ from mlops_pkg.core.workspace import Workspace, read_json, read_table
 from mlops_pkg.modelling.models import predict, read_model
 from mlops_pkg.proof.runtimes import compare_runtimes, read_subject
 from mlops_pkg.scoring.files import score_file
-from mlops_pkg.serving.messages import ModelInfo, arrow_answers, json_answers
+from mlops_pkg.serving.messages import ModelInfo, arrow_answers, json_predictions
 from tests.authoring.test_proposal import lay_out_for
 from tests.conftest import ROOT, STAGES
 
@@ -93,7 +93,7 @@ def test_the_answers_name_the_classes(penguins: Path, tmp_path: Path) -> None:
     rows.to_csv(tmp_path / "in.csv", index=False, na_rep="NA")
 
     answers = Predictor.load(bundle).predict([*rows.to_dict("records"), {}])
-    told = json.loads(json_answers(answers, ModelInfo("a", "b", "c")))["predictions"]
+    told = list(map(json.loads, json_predictions(answers)))
     table = _read_stream(arrow_answers(answers, ModelInfo("a", "b", "c")))
     score_file(bundle, tmp_path / "in.csv", tmp_path / "out.csv")
     score_file(bundle, tmp_path / "in.csv", tmp_path / "out.parquet")

@@ -12,7 +12,15 @@ from mlops_pkg.core.workspace import Workspace, read_json
 from tests.conftest import STAGES
 
 OUTPUTS = {
-    "ingest": {"train.parquet", "validation.parquet", "test.parquet", "live.parquet", "rejects.parquet", "rows.json"},
+    "ingest": {
+        "train.parquet",
+        "validation.parquet",
+        "test.parquet",
+        "live.parquet",
+        "rejects.parquet",
+        "rows.json",
+        "data_card.md",
+    },
     "features": {"train.parquet", "validation.parquet", "test.parquet", "live.parquet", "features.skops", "steps.json"},
     "train": {"model.skops", "baseline.skops", "validation.json", "iterations.csv"},
     "evaluate": {

@@ -11,10 +11,8 @@ from mlops_pkg.bundle.records import Reject
 from mlops_pkg.bundle.signature import Interval, class_sets
 from mlops_pkg.core.params import UserError
 from mlops_pkg.modelling.conformal import calibrate, interval_metrics
-from mlops_pkg.serving.messages import ModelInfo, json_answers
+from mlops_pkg.serving.messages import json_predictions
 from tests.toy import TOY
-
-INFO = ModelInfo("toy", "0" * 12, "0" * 64)
 
 
 def make_case(kind: str, rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -90,21 +88,21 @@ def test_a_set_has_the_most_probable_class_even_below_the_bound() -> None:
 def test_an_interval_stands_beside_a_prediction_where_it_is_asked_for() -> None:
     answers = Answers(np.array([1.5, np.nan]), None, (Reject(1, "wind", "-1", "low"),))
 
-    plain, asked = (json.loads(json_answers(answers, INFO, interval=one)) for one in (None, Interval(0.9, 0.25)))
+    plain, asked = (list(map(json.loads, json_predictions(answers, one))) for one in (None, Interval(0.9, 0.25)))
 
-    assert "interval" not in plain["predictions"][0]
-    assert asked["predictions"][0] == {"prediction": 1.5, "interval": [1.25, 1.75]}
-    assert "interval" not in asked["predictions"][1]
+    assert "interval" not in plain[0]
+    assert asked[0] == {"prediction": 1.5, "interval": [1.25, 1.75]}
+    assert "interval" not in asked[1]
 
 
 def test_a_set_of_classes_is_answered_by_their_names() -> None:
     chances = np.array([[0.6, 0.3, 0.1], [np.nan] * 3])
     answers = Answers(chances, np.array([0, -1]), (Reject(1, "", "", "none"),), ("a", "b", "c"))
 
-    asked = json.loads(json_answers(answers, INFO, interval=Interval(0.9, 0.3)))
+    asked = list(map(json.loads, json_predictions(answers, Interval(0.9, 0.3))))
 
-    assert asked["predictions"][0]["set"] == ["a", "b"]
-    assert "set" not in asked["predictions"][1]
+    assert asked[0]["set"] == ["a", "b"]
+    assert "set" not in asked[1]
     assert interval_of(answers, Interval(0.9, 0.3)) == {"set": [["a", "b"], None]}
 
 

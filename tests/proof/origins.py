@@ -16,7 +16,7 @@ from mlops_pkg.project.lock import lookup, path_digest
 
 PROJECT = Path(__file__).parents[2]
 INPUTS = {  # as the stage package reads them
-    "ingest": ("train.parquet", "validation.parquet", "test.parquet", "live.parquet", "rows.json"),
+    "ingest": ("train.parquet", "validation.parquet", "test.parquet", "live.parquet", "rows.json", "data_card.md"),
     "features": ("features.skops",),
     "train": ("model.skops", "baseline.skops"),
     "evaluate": ("comparison.json", "predictions.parquet", "slices.csv"),

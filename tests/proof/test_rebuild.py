@@ -101,6 +101,19 @@ def test_a_sound_stage_is_green_and_the_project_is_left_alone(toy: Toy) -> None:
     assert all(after[path] == content for path, content in before.items())
 
 
+def test_what_a_stage_takes_is_measured_with_the_processes_that_it_starts(toy: Toy) -> None:
+    work = "import time\ndata = bytearray(600_000_000)\nwhile time.process_time() < 1.5: pass"
+    toy.record(f"import subprocess, sys\nvalue = subprocess.run([sys.executable, '-c', {work!r}]).returncode")
+
+    assert toy.found() == []
+
+    (stage,) = read_json(toy.root / "reports" / "rebuild.json")["stages"]
+    took = stage["resources"]
+    assert 1.5 <= took["cpu_seconds"] < 20
+    assert took["seconds"] >= 1.5
+    assert 0.6 <= took["peak_gb"] < 1.2
+
+
 def test_a_library_that_looks_at_the_machine_while_it_is_imported_is_no_fault(toy: Toy) -> None:
     toy.record("import psutil, joblib\nvalue = joblib.Parallel(n_jobs=1)([]) == []")
 

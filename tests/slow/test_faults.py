@@ -120,7 +120,8 @@ def test_a_torn_record_of_dvc_comes_back(project: Project) -> None:
     lock = project.root / "dvc.lock"
     whole = lock.read_bytes()
 
-    for cut in (0, len(whole) // 8, len(whole) // 2, len(whole) - 1):
+    for about in (0, len(whole) // 8, len(whole) // 2, len(whole) - 1):
+        cut = about - (whole[:about][-1:] == b"\n")  # up to a line it may be whole, with fewer stages
         lock.write_bytes(whole[:cut])
         told = project.run(*PYTHON, "mlops_pkg", "mend").stdout
         kept = max(0, len(re.findall(rb"(?m)^  \S", whole[:cut])) - 1)

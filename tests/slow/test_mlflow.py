@@ -1,7 +1,6 @@
 """MLflow as a team has it: a real server, a real browser, and answers where this package is not installed."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -9,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.request import Request, urlopen
 
 import mlflow
@@ -21,7 +21,9 @@ from mlops_pkg.bundle.predictor import Predictor
 from mlops_pkg.core.workspace import read_table
 from mlops_pkg.registry.releases import promote, register
 from tests.registry.conftest import Team, models, team
+from tests.serving.conftest import start
 from tests.slow.browser import chromium
+from tests.slow.needs import lack
 from tests.slow.servers import LOOPBACK, Server, free_port
 from tests.tracking.conftest import as_experiment
 
@@ -35,8 +37,7 @@ LOCK = Path(__file__).with_name("mlflow.txt")
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The commands of an environment that has MLflow, Spark and onnxruntime, and not this package."""
     if not shutil.which("java"):
-        lacking = "Java is not installed, and Spark needs it; `apt-get install default-jre-headless` brings it"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(lacking)
+        lack("Java is not installed, and Spark needs it; `apt-get install default-jre-headless` brings it")
     folder = tmp_path_factory.mktemp("elsewhere") / "venv"
     for command in (
         ["venv", folder],
@@ -121,20 +122,23 @@ def test_it_is_seen_in_the_browser_and_answers_as_the_bundle_everywhere(
     port = free_port()
     served = Server([str(word) for word in serve] + ["-p", str(port)], port, tmp_path / "serve.log", environment)
     try:
-        assert np.array_equal(ask(port, rows), expected)
+        answers = ask(f"http://{LOOPBACK}:{port}", rows)
     finally:
         served.kill()
+    assert [answer["probability"] for answer in answers] == expected.tolist()
+    with start(built / "artifacts" / "package") as ours:
+        assert ask(ours.url, rows.head(1000)) == answers[:1000], "the endpoint answers MLflow's clients otherwise"
 
 
-def ask(port: int, rows: pd.DataFrame) -> np.ndarray:
-    """The probabilities that `mlflow models serve` answers."""
+def ask(url: str, rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """What a server answers to a client of MLflow."""
     body = (
         f'{{"dataframe_split": {rows.to_json(orient="split", date_format="iso", date_unit="us", double_precision=15)}}}'
     )
-    request = Request(f"http://{LOOPBACK}:{port}/invocations", body.encode(), {"content-type": "application/json"})
+    request = Request(f"{url}/invocations", body.encode(), {"content-type": "application/json"})
     with urlopen(request) as response:
-        answers = json.load(response)["predictions"]
-    return np.array([answer["probability"] for answer in answers])
+        answers: list[dict[str, Any]] = json.load(response)["predictions"]
+    return answers
 
 
 def look(server: str, folder: Path) -> None:

@@ -40,7 +40,7 @@ def test_research_equals_production_on_the_sample(everything: Project) -> None:
     verdicts = json.loads((everything.root / "reports" / "parity.json").read_text())
 
     assert verdicts["ok"], [output for output in verdicts["outputs"] if not output["equal"]]
-    assert len(verdicts["outputs"]) == 39
+    assert len(verdicts["outputs"]) == 40
     assert len(verdicts["runtimes"]) == 5 + 3 * (ROOT / "nbs" / "serving").is_dir()
     assert all(one["equal"] for one in verdicts["runtimes"])
 

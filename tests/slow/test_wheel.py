@@ -230,7 +230,7 @@ def test_the_extra_serve_alone_serves_and_loads_no_machine_learning(wheel: Path,
     imports = [line.split(" ") for line in (tmp_path / "watch" / "names").read_text().splitlines()]
     ours = [(who, name) for who, name in imports if who.startswith("mlops_pkg")]
     loads = {"sklearn", "feature_engine", "skops", "onnx", "yaml", "scipy", "joblib"}
-    assert {"fastapi", "uvicorn", "pyarrow"} <= {name.partition(".")[0] for _, name in ours}
+    assert {"starlette", "uvicorn", "pyarrow"} <= {name.partition(".")[0] for _, name in ours}
     assert {name.partition(".")[0] for _, name in imports} & loads == set()
     assert [pair for pair in ours if pair[1].partition(".")[0] in ("pickle", "marshal", "shelve")] == []
     assert run(str(python), "-c", "import importlib.util as u; print(u.find_spec('pandas'))", cwd=tmp_path) == "None\n"
