@@ -46,11 +46,12 @@ _DAY = {
     "Read": ("summary", "report", "lineage"),
     "Compare": ("experiments", "compare", "track", "pr-report"),
     "Release": ("registry",),
-    "Use": ("predict", "serve", "page", "deploy", "convert"),
+    "Use": ("predict", "serve", "log", "page", "deploy", "convert"),
 }
 _PARTS = {
     "predict": "scoring",
     "serve": "serving",
+    "log": "prediction_log",
     "page": "browser",
     "deploy": "deployment",
     "convert": "conversion",
@@ -64,6 +65,7 @@ _MISTAKES = (
     "RecordsError",
     "SettingsError",
     "GeneratingError",
+    "PredictionLogError",
 )  # their modules are imported late
 
 

@@ -150,6 +150,7 @@ class Answers:
     label: npt.NDArray[np.int64] | None  # place of the predicted class, -1 if rejected; None for a regression
     rejects: tuple[Reject, ...]  # by record; their predictions are NaN
     classes: tuple[Label, ...] = ()  # by name; none for a regression
+    inputs: tuple[Inputs, ...] = ()  # what they were computed from, where the predictor keeps it
 
     @property
     def rejected(self) -> npt.NDArray[np.bool_]:
@@ -199,10 +200,15 @@ def interval_of(answers: Answers, interval: Interval) -> dict[str, list[Any]]:
     return {"set": [None if no else row for row, no in zip(names, rejected, strict=True)]}
 
 # %% ../../nbs/bundle/19b_predictor.ipynb #predict
-def _predict(session: "InferenceSession", output: str, parts: Iterable[Inputs], signature: Signature) -> Answers:
+def _predict(
+    session: "InferenceSession", output: str, parts: Iterable[Inputs], signature: Signature, keep_inputs: bool
+) -> Answers:
     """Return the predictions and rejects for records, part by part."""
     classes, answers, rejects = signature.classes, list[npt.NDArray[np.float64]](), list[Reject]()
+    kept = list[Inputs]()
     for inputs in parts:
+        if keep_inputs:
+            kept.append(inputs)
         answer = session.run([output], inputs.feeds)[0]
         answered = np.isfinite(answer.sum(axis=1) if len(classes) > 2 else answer) & inputs.accepted
         answers.append(answer)
@@ -217,7 +223,7 @@ def _predict(session: "InferenceSession", output: str, parts: Iterable[Inputs], 
     label = decide(answer, signature.threshold) if classes else None
     if label is not None and rejects:
         label[[reject.record for reject in rejects]] = -1
-    return Answers(answer, label, tuple(rejects), classes)
+    return Answers(answer, label, tuple(rejects), classes, tuple(kept))
 
 # %% ../../nbs/bundle/19b_predictor.ipynb #explain
 def _open_explainer(content: bytes | None, session: "InferenceSession", fields: int) -> Explainer:
@@ -252,9 +258,12 @@ def _explain(
 class Predictor:
     """A loaded bundle: its name, description, signature and identity, and the predictions for records."""
 
-    def __init__(self, bundle: Bundle) -> None:
-        """Open the model of a verified bundle; raise `BundleError` if it does not fit the signature."""
-        self.identity = bundle.identity
+    def __init__(self, bundle: Bundle, keep_inputs: bool = False) -> None:
+        """Open the model of a verified bundle; raise `BundleError` if it does not fit the signature.
+
+        With `keep_inputs`, predictions hold what they were computed from.
+        """
+        self.identity, self.keep_inputs = bundle.identity, keep_inputs
         self._session, facts, self.signature = _open_model(bundle)
         self.name, self.description = facts["name"], facts["description"]
         self._outputs, self._terms = _output_names(self._session), bundle.files.get(EXPLANATION)
@@ -272,7 +281,11 @@ class Predictor:
 
         Columns are a mapping, a frame of pandas or a table of pyarrow. Raises `RecordsError` for any other data.
         """
-        return _predict(self._session, self._outputs["answer"], read(data, self.signature, CHUNK), self.signature)
+        return self.predict_inputs(read(data, self.signature, CHUNK))
+
+    def predict_inputs(self, parts: Iterable[Inputs]) -> Answers:
+        """Return the predictions and rejects for records as the graph takes them, part by part."""
+        return _predict(self._session, self._outputs["answer"], parts, self.signature, self.keep_inputs)
 
     @cached_property
     def explainer(self) -> Explainer:

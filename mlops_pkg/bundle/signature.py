@@ -28,6 +28,7 @@ class Field:
     minimum: float | None = None  # least value that makes sense, in the unit
     maximum: float | None = None  # greatest value that makes sense, in the unit
     categories: tuple[str, ...] | None = None  # seen in training, sorted; None for other kinds
+    personal: bool = False  # whether it is personal data, which logs of predictions leave out
 
 # %% ../../nbs/bundle/10_signature.ipynb #label-text
 Label = bool | int | float | str
@@ -64,8 +65,12 @@ class Signature:
         return self.labels or (() if self.threshold is None else (0, 1))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the signature as JSON values."""
-        return asdict(self)
+        """Return the signature as JSON values; what is not personal data has no mark."""
+        values = asdict(self)
+        for field in values["fields"]:
+            if not field["personal"]:
+                del field["personal"]
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Signature":

@@ -154,7 +154,7 @@ def make_signature(train: pd.DataFrame, metrics: dict[str, Any], params: BasePar
     for name, column in params.data.columns.items():
         categories = tuple(sorted(train[name].dropna().unique())) if column.kind == "category" else None
         bounds = (column.minimum, column.maximum)
-        fields.append(Field(name, column.kind, column.nullable, column.unit, *bounds, categories))
+        fields.append(Field(name, column.kind, column.nullable, column.unit, *bounds, categories, column.personal))
     file_format = FileFormat(**params.data.file_format.model_dump())
     found = metrics.get("interval")
     interval = Interval(found["coverage"], found["bound"]) if found else None

@@ -137,6 +137,8 @@ def record_request(service: Service, scope: Scope, status: int, seconds: float, 
         buckets[-1] += seconds
     if path not in PUBLIC_PATHS:
         if result := scope.get("result"):
+            if result.part:
+                service.log_predictions(result.part, facts["id"], facts["key"], seconds)
             facts |= {"records": result.records, "rejected": result.rejected}
             if service.settings.log_values:
                 facts["rejects"] = [reject[1:] for reject in result.rejects[:_MAX_REJECTS]]

@@ -20,6 +20,7 @@ import click
 @click.option("--host", help="Address to listen on.")
 @click.option("--port", type=int, help="Port to listen on; 0 for a free one.")
 @click.option("--workers", type=int, help="Processes that share the port.")
+@click.option("--prediction-log", metavar="DIR", type=click.Path(path_type=Path), help="Folder of the prediction log.")
 @click.option("--config", metavar="FILE", type=click.Path(path_type=Path), help="A TOML file of settings.")
 @click.option("--show", is_flag=True, help="Print the effective settings as such a file, and exit.")
 @click.option("--new-key", "name", metavar="NAME", help="Print a new key, which is not stored, and exit.")

@@ -30,11 +30,11 @@ class Model:
     metrics: Any
 
 
-def load_model(folder: Path, trusted: Sequence[str] = ()) -> Model:
+def load_model(folder: Path, trusted: Sequence[str] = (), keep_inputs: bool = False) -> Model:
     """Return the bundle of a folder, warmed up; raise `BundleError` if it was changed or cannot predict."""
     bundle = read_bundle(folder, trusted)
     try:
-        predictor = Predictor(bundle)
+        predictor = Predictor(bundle, keep_inputs)
     except BundleError as error:
         raise BundleError(f"{folder}/{error}") from None
     lineage, reference, metrics = map(bundle.read_json, (LINEAGE, REFERENCE, METRICS))
@@ -50,11 +50,13 @@ def load_model(folder: Path, trusted: Sequence[str] = ()) -> Model:
 class Models:
     """The current model of a folder."""
 
-    def __init__(self, folder: Path, on_event: Callable[..., None], trusted: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, on_event: Callable[..., None], trusted: Sequence[str] = (), keep_inputs: bool = False
+    ) -> None:
         """Load the bundle, or raise `BundleError`; `on_event` is called with an event and its facts."""
-        self.folder, self._on_event, self._trusted = folder, on_event, trusted
+        self.folder, self._on_event, self._trusted, self._keep_inputs = folder, on_event, trusted, keep_inputs
         self._seen = self._stamp()
-        self.current = load_model(folder, trusted)
+        self.current = load_model(folder, trusted, keep_inputs)
 
     def _stamp(self) -> tuple[tuple[str, int, int, int], ...]:
         """Return what changes when a file of the folder is written or replaced."""
@@ -71,7 +73,7 @@ class Models:
             return False
         self._seen = stamp
         try:
-            model = load_model(self.folder, self._trusted)
+            model = load_model(self.folder, self._trusted, self._keep_inputs)
         except Exception as error:  # whatever is wrong with it, the current model goes on
             reason = str(error) if isinstance(error, (BundleError, OSError)) else repr(error)
             self._on_event("bundle_refused", reason=reason, digest=digest)

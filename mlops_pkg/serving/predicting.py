@@ -22,7 +22,7 @@ from .. import __version__
 from ..bundle.manifest import BundleError
 from ..bundle.predictor import Answers, Extras
 from ..bundle.records import Reject
-from .answering import BatchSlice, predict_with_extras
+from .answering import Batch, BatchSlice, predict_with_extras
 from .bodies import check_headers, media_type_of, read_body, read_query
 from mlops_pkg.serving.messages import (
     ARROW,
@@ -56,11 +56,15 @@ class PredictResult:
     rejected: int = 0
     rejects: Sequence[Reject] = ()
     headers: Sequence[tuple[bytes, bytes]] = ()  # of the response, beside its type and length
+    part: BatchSlice | None = None  # the predictions, for the prediction log
 
     @classmethod
-    def of(cls, answers: Answers, content: bytes) -> "PredictResult":
+    def of(cls, part: BatchSlice, content: bytes) -> "PredictResult":
         """Return the result of a request with these predictions."""
-        return cls(content, len(answers.answer), int(answers.rejected.sum()), answers.rejects)
+        if not part.batch.answers.rejects:
+            return cls(content, part.rows, part=part)
+        answers = part.answers
+        return cls(content, part.rows, int(answers.rejected.sum()), answers.rejects, part=part)
 
     def status(self, partial: bool) -> int:
         """Return 422 if no record has a prediction, or one has none and `partial` is off; else 200."""
@@ -74,7 +78,7 @@ async def predict_in_thread(
     """Return the result of a request whose predictions are computed in the thread."""
     model, data, answers, content = await service.queue.run_in_thread(work)
     service.count_predictions(model, data, answers)
-    return PredictResult.of(answers, content)
+    return PredictResult.of(BatchSlice(Batch(answers, model), 0, len(answers.answer)), content)
 
 # %% ../../nbs/serving/47a_predicting.ipynb #predict-json
 async def predict_json(service: Service, body: bytes, extras: Extras) -> PredictResult:
@@ -88,8 +92,7 @@ async def predict_json(service: Service, body: bytes, extras: Extras) -> Predict
     if any(extras):
         return await predict_in_thread(service, work)
     part = await service.queue.predict(records)
-    content = json_response(part.lines, part.batch.model.info)
-    return PredictResult.of(part.answers, content) if part.batch.answers.rejects else PredictResult(content, part.rows)
+    return PredictResult.of(part, json_response(part.lines, part.batch.model.info))
 
 # %% ../../nbs/serving/47a_predicting.ipynb #predict-bodies
 def _predict_stream(model: Model, stream: bytes, max_rows: int, extras: Extras) -> tuple[Model, Any, Answers, bytes]:
@@ -182,7 +185,7 @@ async def predict_frame(service: Service, scope: Scope, receive: Receive, send: 
     finally:
         service.held_bytes -= len(body)
     content = write_invocations(part.answers, part.batch.model.predictor.signature)
-    await _send_result(scope, send, PredictResult.of(part.answers, content), 200, JSON)
+    await _send_result(scope, send, PredictResult.of(part, content), 200, JSON)
 
 
 async def _predict_frame(service: Service, body: bytes) -> BatchSlice:
@@ -235,7 +238,7 @@ async def predict_tensors(
         result = await predict_in_thread(service, work)
     finally:
         service.held_bytes -= len(body)
-    scope["result"] = result
+    scope["result"] = replace(result, part=None)
     check_no_rejects(result.rejects)
     media_type = "application/octet-stream" if headers else JSON
     await _send_result(scope, send, replace(result, headers=headers), 200, media_type)

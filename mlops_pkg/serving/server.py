@@ -184,7 +184,7 @@ def run_worker(
     if lifeline is not None:
         threading.Thread(target=end_with_parent, args=[lifeline], daemon=True).start()
     Worker(config, service, listener, lifeline is not None).run()
-    log.close()
+    service.close()
     if lifeline is not None and select.select([lifeline], [], [], 0)[0]:  # the parent cannot remove the folder
         shutil.rmtree(counts, ignore_errors=True)
 

@@ -9,6 +9,7 @@ __all__ = ['PATHS', 'PUBLIC_PATHS', 'STATUSES', 'CODES', 'SECONDS', 'answer_boun
 # %% ../../nbs/serving/46a_service.ipynb #imports
 import asyncio
 import math
+import time
 from collections.abc import Collection
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,9 @@ import numpy as np
 
 from ..bundle.predictor import Answers
 from ..bundle.signature import Signature
-from .answering import PredictionQueue
+from ..prediction_log.rows import Entry
+from ..prediction_log.writer import PredictionLog
+from .answering import BatchSlice, PredictionQueue
 from .counters import Counters, Family
 from .logs import Log
 from .models import Model, Models
@@ -71,6 +74,8 @@ def families(model: Model) -> tuple[Family, ...]:
         Family("bundles_taken", "Bundles that have taken over", "counter"),
         Family("bundles_refused", "Bundles that did not verify", "counter"),
         Family("log_lines_lost", "Lines that could not be logged", "counter"),
+        Family("predictions_logged", "Records written to the prediction log", "counter"),
+        Family("predictions_lost", "Records that could not be written to the prediction log", "counter"),
     )
 
 # %% ../../nbs/serving/46a_service.ipynb #missing-values
@@ -119,13 +124,32 @@ class Service:
     def __init__(self, settings: Settings, counts: Path, log: Log) -> None:
         """Load the bundle and take over counters in the folder `counts`; raise `BundleError` if it cannot predict."""
         self.settings, self.log = settings, log
-        self.models = Models(settings.bundle, self._on_bundle_event, settings.trust)
+        is_logging = settings.prediction_log is not None
+        self.models = Models(settings.bundle, self._on_bundle_event, settings.trust, is_logging)
         self.counters = Counters(counts, families(self.models.current))
         self.count_predictions = partial(count_predictions, self.counters)
         self.queue = PredictionQueue(self.models, settings.max_waiting, self.count_predictions)
         self.held_bytes = 0  # of request bodies
         self.connections: Collection[Any] = ()  # that are open
         self.closing_headers: list[tuple[bytes, bytes]] = []  # of every response, once the server shuts down
+        self.prediction_log: PredictionLog | None = None
+        if settings.prediction_log is not None:
+            folder, seconds = settings.prediction_log, settings.prediction_log_seconds
+            self.prediction_log = PredictionLog(folder, seconds, settings.personal_data, self._on_written)
+
+    def log_predictions(self, part: BatchSlice, request_id: str, key: str, seconds: float) -> None:
+        """Add the predictions for a request to the prediction log, if there is one."""
+        if self.prediction_log:
+            predictor, answers = part.batch.model.predictor, part.batch.answers
+            at = (request_id, key, "champion", time.time(), seconds)
+            self.prediction_log.add(Entry(predictor, answers, part.first, part.rows, *at))
+
+    def _on_written(self, written: int, lost: int, reason: str) -> None:
+        """Count rows of the prediction log, and log those that were lost."""
+        self.counters.add("predictions_logged", amount=written)
+        if lost:
+            self.counters.add("predictions_lost", amount=lost)
+            self.log.write("predictions_lost", rows=lost, reason=reason)
 
     def _on_bundle_event(self, event: str, **facts: Any) -> None:
         """Log and count that a bundle has taken over, or was refused."""
@@ -137,3 +161,9 @@ class Service:
         while True:
             await asyncio.sleep(self.settings.reload_seconds)
             await asyncio.to_thread(self.models.reload)
+
+    def close(self) -> None:
+        """Write what waits to be logged, and stop."""
+        if self.prediction_log:
+            self.prediction_log.close()
+        self.log.close()

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -96,6 +96,9 @@ class Settings(BaseModel):
     trust: tuple[str, ...] = Field((), strict=False, description="types of Python that the bundle may hold")
     log: Path | None = Field(None, strict=False, description="file of the log; standard error if not set")
     log_values: bool = Field(False, description="write the values of rejected fields into the log")
+    prediction_log: Path | None = Field(None, strict=False, description="folder of the prediction log; none if not set")
+    prediction_log_seconds: float = Field(5, gt=0, le=3600, description="seconds between writes of the prediction log")
+    personal_data: Literal["drop", "mask", "keep"] = Field("drop", description="what is logged of personal fields")
     cors: tuple[Origin, ...] = Field((), strict=False, description="origins of other web pages that may send requests")
 
     @model_validator(mode="after")
