@@ -259,11 +259,8 @@ class Predictor:
     """A loaded bundle: its name, description, signature and identity, and the predictions for records."""
 
     def __init__(self, bundle: Bundle, keep_inputs: bool = False) -> None:
-        """Open the model of a verified bundle; raise `BundleError` if it does not fit the signature.
-
-        With `keep_inputs`, predictions hold what they were computed from.
-        """
-        self.identity, self.keep_inputs = bundle.identity, keep_inputs
+        """Open the model of a verified bundle; raise `BundleError` if it does not fit the signature."""
+        self.identity, self.keep_inputs = bundle.identity, keep_inputs  # with the predictions
         self._session, facts, self.signature = _open_model(bundle)
         self.name, self.description = facts["name"], facts["description"]
         self._outputs, self._terms = _output_names(self._session), bundle.files.get(EXPLANATION)
@@ -294,7 +291,6 @@ class Predictor:
 
     def explain(self, data: Any) -> Explanation:
         """Return what each field adds to the margin of each record; raise `BundleError` if the bundle cannot say."""
-        explainer = self.explainer
         names = [self._outputs[name] for name in ("features", "margin")]
-        found = _explain(self._session, names, read(data, self.signature, CHUNK), explainer)
-        return make_explanation(self.signature, explainer.base, *found)
+        found = _explain(self._session, names, read(data, self.signature, CHUNK), self.explainer)
+        return make_explanation(self.signature, self.explainer.base, *found)

@@ -153,7 +153,7 @@ def _request_columns(entries: Sequence[Entry]) -> dict[str, "pa.Array"]:
         "seconds": pa.array([entry.seconds for entry in entries], pa.float64()).take(request),
     }
 
-
+# %% ../../nbs/prediction_log/39f_rows.ipynb #answer-columns
 def _answer_columns(
     batches: Sequence[Answers], at: npt.NDArray[np.int64], signature: Signature
 ) -> dict[str, "pa.Array"]:

@@ -119,7 +119,7 @@ def _parts(path: Path) -> list[str]:
     found: list[str] = json.loads(_open(path).schema_arrow.metadata.get(b"parts", b"[]"))
     return found
 
-
+# %% ../../nbs/prediction_log/39g_segments.ipynb #listing
 def list_days(log: Path, since: str = "", until: str = "") -> list[Path]:
     """Return the folders of the days from `since` to `until`, in order; each is a date such as 2013-01-31."""
     for date in (since, until):
@@ -247,7 +247,7 @@ def _count(path: Path, targets: Mapping[str, "pa.Scalar"]) -> int:
     """Return the number of rows of a segment that hold all the values that are looked for."""
     return sum(_matches(batch, targets).true_count for batch in read_segment(path))
 
-
+# %% ../../nbs/prediction_log/39g_segments.ipynb #forget
 def forget(log: Path, conditions: Mapping[str, str]) -> Forgotten:
     """Delete all rows with these values of request_id, key or fields; raise `PredictionLogError` if none can be sought.
 
@@ -274,7 +274,7 @@ def forget(log: Path, conditions: Mapping[str, str]) -> Forgotten:
     left = sum(_count(path, targets) for path, targets in sought.items() if path.exists())
     return Forgotten(rows, segments, left, len(paths) - len(sought))
 
-
+# %% ../../nbs/prediction_log/39g_segments.ipynb #prune
 def prune(log: Path, days: int, today: datetime.date) -> list[str]:
     """Delete all but the last `days` days, today among them; return the days that are gone. The log must be locked."""
     oldest = (today - datetime.timedelta(days=days - 1)).isoformat()

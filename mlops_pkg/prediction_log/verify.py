@@ -94,7 +94,7 @@ def _verify_rows(rows: "pa.RecordBatch", predictor: Predictor | None, verdict: V
     elif predictor is not None:
         verdict.equal += int((good & ~rejected).sum())
 
-
+# %% ../../nbs/prediction_log/39i_verify.ipynb #verify-3
 def verify(
     days: Iterable[Path], predictors: Mapping[str, Predictor], report: Callable[[str, Verdict], Any] = lambda *_: None
 ) -> Verdict:

@@ -23,25 +23,65 @@ if TYPE_CHECKING:
 
 _PAUSE = 0.2  # seconds between turns of the thread
 _MAX_WAITING = 50_000  # rows that wait as Python objects
-_MAX_HELD = 200_000  # rows that wait as columns; a segment is written when there are half as many
+_MAX_HELD = 100_000  # rows that wait as columns; more are written at once
 
 # %% ../../nbs/prediction_log/39h_writer.ipynb #writer-2
 OnWritten = Callable[[int, int, str], None]  # called in the thread: rows written, rows lost, and why they were lost
 
 
+def _group(entry: Entry) -> tuple[str, str]:
+    """Return the day (UTC) of an entry and the identity of its bundle."""
+    return datetime.fromtimestamp(entry.moment, UTC).date().isoformat(), entry.predictor.identity
+
+# %% ../../nbs/prediction_log/39h_writer.ipynb #columns
+class _Columns:
+    """Rows as columns, by day and bundle, until they are written."""
+
+    def __init__(self, folder: Path, personal: Personal, on_written: OnWritten) -> None:
+        """Create the folder; raise `PredictionLogError` if that is not possible."""
+        try:
+            self._secret = read_secret(folder)
+        except OSError as error:
+            raise PredictionLogError(f"{folder}: {(error.strerror or str(error)).lower()}") from None
+        self.folder, self.personal, self.on_written = folder, personal, on_written
+        self._batches: dict[tuple[str, str], list[pa.RecordBatch]] = {}
+
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+        return sum(batch.num_rows for batches in self._batches.values() for batch in batches)
+
+    def take(self, entries: list[Entry]) -> None:
+        """Turn entries into columns."""
+        for group, some in groupby(sorted(entries, key=_group), key=_group):
+            part = list(some)
+            try:
+                rows = to_rows(part, self.personal, self._secret)
+                self._batches.setdefault(group, []).append(rows)
+            except Exception as error:  # whatever it is, the thread goes on
+                self.on_written(0, sum(entry.rows for entry in part), repr(error))
+
+    def write(self) -> None:
+        """Write a segment for each day and bundle."""
+        for (day, _), batches in self._batches.items():
+            rows = sum(batch.num_rows for batch in batches)
+            try:
+                write_segment(self.folder, day, batches)
+            except Exception as error:  # such as a full disk
+                self.on_written(0, rows, str(error))
+            else:
+                self.on_written(rows, 0, "")
+        self._batches = {}
+
+# %% ../../nbs/prediction_log/39h_writer.ipynb #writer-3
 class PredictionLog:
     """The prediction log of a process that answers."""
 
     def __init__(self, folder: Path, seconds: float, personal: Personal, on_written: OnWritten) -> None:
         """Start the thread, which writes every `seconds`; raise `PredictionLogError` for an unusable folder."""
-        try:
-            self._secret = read_secret(folder)
-        except OSError as error:
-            raise PredictionLogError(f"{folder}: {(error.strerror or str(error)).lower()}") from None
-        self.folder, self.seconds, self.personal, self._on_written = folder, seconds, personal, on_written
+        self.seconds, self._columns = seconds, _Columns(folder, personal, on_written)
         self._entries: deque[Entry] = deque()
         self._waiting = self._dropped = 0  # rows of the entries, and of those that found no room
-        self._held: dict[tuple[str, str], list[pa.RecordBatch]] = {}  # by day and bundle
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="prediction log", daemon=True)
         self._thread.start()
@@ -56,49 +96,19 @@ class PredictionLog:
 
     def _run(self) -> None:
         """Take what waits again and again, and write it every few seconds, until the log is closed."""
-        closing, last = False, monotonic()
+        closing, last, columns = False, monotonic(), self._columns
         while not closing:
             closing = self._closing.wait(_PAUSE)
-            self._take()
-            held = sum(batch.num_rows for batches in self._held.values() for batch in batches)
-            if closing or monotonic() - last >= self.seconds or held > _MAX_HELD // 2:
-                self._write()
+            dropped, self._dropped = self._dropped, 0
+            if dropped:
+                columns.on_written(0, dropped, "too many rows waited to be written")
+            columns.take([self._entries.popleft() for _ in range(len(self._entries))])
+            self._waiting = sum(entry.rows for entry in tuple(self._entries))
+            if closing or monotonic() - last >= self.seconds or columns.rows > _MAX_HELD:
+                columns.write()
                 last = monotonic()
-
-    def _take(self) -> None:
-        """Turn the waiting entries into columns."""
-        dropped, self._dropped = self._dropped, 0
-        if dropped:
-            self._on_written(0, dropped, "too many rows waited to be written")
-        entries = [self._entries.popleft() for _ in range(len(self._entries))]
-        self._waiting = sum(entry.rows for entry in tuple(self._entries))
-        for (day, identity), group in groupby(sorted(entries, key=_group), key=_group):
-            part = list(group)
-            try:
-                rows = to_rows(part, self.personal, self._secret)
-            except Exception as error:  # whatever it is, the thread goes on
-                self._on_written(0, sum(entry.rows for entry in part), repr(error))
-            else:
-                self._held.setdefault((day, identity), []).append(rows)
-
-    def _write(self) -> None:
-        """Write a segment for each day and bundle."""
-        for (day, _), batches in self._held.items():
-            rows = sum(batch.num_rows for batch in batches)
-            try:
-                write_segment(self.folder, day, batches)
-            except Exception as error:  # such as a full disk
-                self._on_written(0, rows, str(error))
-            else:
-                self._on_written(rows, 0, "")
-        self._held = {}
 
     def close(self) -> None:
         """Write what waits, and stop."""
         self._closing.set()
         self._thread.join(30)
-
-
-def _group(entry: Entry) -> tuple[str, str]:
-    """Return the day (UTC) of an entry and the identity of its bundle."""
-    return datetime.fromtimestamp(entry.moment, UTC).date().isoformat(), entry.predictor.identity

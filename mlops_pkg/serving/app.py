@@ -34,7 +34,7 @@ from .logs import error_facts
 from .messages import JSON, RefusedError
 from .page import add_pages
 from .predicting import add_inference_routes, find_handler
-from .service import PATHS, PUBLIC_PATHS, SECONDS, Service
+from .service import PATHS, PUBLIC_PATHS, SECONDS, Service, log_predictions
 from .settings import Settings, authenticate, is_loopback
 from .tracing import trace_requests
 
@@ -137,8 +137,8 @@ def record_request(service: Service, scope: Scope, status: int, seconds: float, 
         buckets[-1] += seconds
     if path not in PUBLIC_PATHS:
         if result := scope.get("result"):
-            if result.part:
-                service.log_predictions(result.part, facts["id"], facts["key"], seconds)
+            if service.prediction_log and result.part:
+                log_predictions(service.prediction_log, result.part, facts["id"], facts["key"], seconds)
             facts |= {"records": result.records, "rejected": result.rejected}
             if service.settings.log_values:
                 facts["rejects"] = [reject[1:] for reject in result.rejects[:_MAX_REJECTS]]

@@ -14,9 +14,7 @@ import click
 
 # %% ../../nbs/serving/54_command.ipynb #serve
 @click.command()
-@click.option(
-    "--bundle", metavar="DIR", type=click.Path(path_type=Path), help="Folder, NAME@VERSION or NAME#STAGE to serve."
-)
+@click.option("--bundle", metavar="DIR", type=click.Path(path_type=Path), help="Folder, NAME@VERSION or NAME#STAGE.")
 @click.option("--host", help="Address to listen on.")
 @click.option("--port", type=int, help="Port to listen on; 0 for a free one.")
 @click.option("--workers", type=int, help="Processes that share the port.")
@@ -33,7 +31,7 @@ def serve(config: Path | None, show: bool, name: str | None, **flags: Any) -> No
     \b
     Examples:
       mlops_pkg serve
-      mlops_pkg serve --bundle artifacts/package --port 8080 --workers 4
+      mlops_pkg serve --port 8080 --workers 4 --prediction-log predictions
       mlops_pkg serve --show > serve.toml
       mlops_pkg serve --new-key planning
     """  # noqa: D301

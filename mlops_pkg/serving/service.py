@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PATHS', 'PUBLIC_PATHS', 'STATUSES', 'CODES', 'SECONDS', 'answer_bounds', 'families', 'missing_values',
-           'count_predictions', 'Service']
+           'count_predictions', 'open_prediction_log', 'log_predictions', 'Service']
 
 # %% ../../nbs/serving/46a_service.ipynb #imports
 import asyncio
@@ -20,7 +20,7 @@ import numpy as np
 from ..bundle.predictor import Answers
 from ..bundle.signature import Signature
 from ..prediction_log.rows import Entry
-from ..prediction_log.writer import PredictionLog
+from ..prediction_log.writer import OnWritten, PredictionLog
 from .answering import BatchSlice, PredictionQueue
 from .counters import Counters, Family
 from .logs import Log
@@ -117,6 +117,19 @@ def count_predictions(counters: Counters, model: Model, data: Any, answers: Answ
             is_out_of_range = reject.reason.startswith(("below the minimum", "above the maximum"))
             counters.add("field_out_of_range" if is_out_of_range else "field_refused", reject.field)
 
+# %% ../../nbs/serving/46a_service.ipynb #prediction-log
+def open_prediction_log(settings: Settings, on_written: OnWritten) -> PredictionLog | None:
+    """Return the prediction log of a worker, if the settings name one."""
+    if settings.prediction_log is None:
+        return None
+    return PredictionLog(settings.prediction_log, settings.prediction_log_seconds, settings.personal_data, on_written)
+
+
+def log_predictions(log: PredictionLog, part: BatchSlice, request_id: str, key: str, seconds: float) -> None:
+    """Add the predictions for a request, which took so many seconds, to the prediction log."""
+    predictor, answers = part.batch.model.predictor, part.batch.answers
+    log.add(Entry(predictor, answers, part.first, part.rows, request_id, key, "champion", time.time(), seconds))
+
 # %% ../../nbs/serving/46a_service.ipynb #service-2
 class Service:
     """The parts of a worker: settings, models, queue, counters and log."""
@@ -132,17 +145,7 @@ class Service:
         self.held_bytes = 0  # of request bodies
         self.connections: Collection[Any] = ()  # that are open
         self.closing_headers: list[tuple[bytes, bytes]] = []  # of every response, once the server shuts down
-        self.prediction_log: PredictionLog | None = None
-        if settings.prediction_log is not None:
-            folder, seconds = settings.prediction_log, settings.prediction_log_seconds
-            self.prediction_log = PredictionLog(folder, seconds, settings.personal_data, self._on_written)
-
-    def log_predictions(self, part: BatchSlice, request_id: str, key: str, seconds: float) -> None:
-        """Add the predictions for a request to the prediction log, if there is one."""
-        if self.prediction_log:
-            predictor, answers = part.batch.model.predictor, part.batch.answers
-            at = (request_id, key, "champion", time.time(), seconds)
-            self.prediction_log.add(Entry(predictor, answers, part.first, part.rows, *at))
+        self.prediction_log = open_prediction_log(settings, self._on_written)
 
     def _on_written(self, written: int, lost: int, reason: str) -> None:
         """Count rows of the prediction log, and log those that were lost."""
