@@ -17,6 +17,10 @@ GIT_SETUP = ! git rev-parse --git-dir >/dev/null 2>&1 || { \
 # The page of `dvc plots`, which needs no network.
 PLOTS_SETUP = ! test -d .dvc || { \
 	python -m mlops_pkg.authoring.plots $(VENV)/plots.html && dvc config --local plots.html_template ../$(VENV)/plots.html; }
+# What fails while all processors are busy runs once more, alone; what fails twice is red.
+twice = python -m pytest -n auto --dist loadfile $1 || { \
+	echo 'tests: what has failed runs once more, alone' >&2; \
+	python -m pytest --last-failed --last-failed-no-failures none $1; }
 LINT = echo 'lint: ruff, mypy, import rules' >&2 && ruff check --quiet && ruff format --quiet --check nbs tests benchmarks setup.py && mypy mlops_pkg && lint-imports
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE :=
@@ -36,13 +40,13 @@ test: run  ## lint, types, import rules, quick tests, every notebook against its
 		echo "tests: green for exactly what is here; remove $(TESTED) to run them again"; \
 	else \
 		$(LINT); \
-		python -m pytest -n auto --dist loadfile -m "not slow" $(COV); \
-		python -m pytest -n auto --dist loadfile -q --nbval --nbval-current-env --nbval-kernel-startup-timeout=300 --nbval-cell-timeout=600 -p mlops_pkg.authoring.nbval nbs; \
+		$(call twice,-m "not slow" $(COV)); \
+		$(call twice,-q --nbval --nbval-current-env --nbval-kernel-startup-timeout=300 --nbval-cell-timeout=600 -p mlops_pkg.authoring.nbval nbs); \
 		echo "$$tree" > $(TESTED); \
 	fi
 
 test-slow: run  ## what needs minutes or whole environments: kills, servers, a browser, cold builds, a generated project
-	@python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m slow
+	@$(call twice,--no-loadscope-reorder -m slow)
 
 campaign: run  ## the long form of the kill, fuzz and parity tests; the figures go to benchmarks/
 	@python -m benchmarks.kills

@@ -66,6 +66,7 @@ _MISTAKES = (
     "SettingsError",
     "GeneratingError",
     "PredictionLogError",
+    "DeploymentError",
 )  # their modules are imported late
 
 

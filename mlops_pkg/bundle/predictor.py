@@ -267,10 +267,7 @@ class Predictor:
 
     @classmethod
     def load(cls, folder: Path | str, trusted: Iterable[str] = ()) -> "Predictor":
-        """Return the predictor of the bundle in a folder; raise `BundleError` if it is not what was packed.
-
-        `trusted` are the types of a project that a bundle of Python objects may hold.
-        """
+        """Return the bundle in a folder, which may hold the `trusted` types; raise `BundleError` if it was changed."""
         return cls(read_bundle(Path(folder), trusted))
 
     def predict(self, data: Any) -> Answers:
@@ -291,6 +288,7 @@ class Predictor:
 
     def explain(self, data: Any) -> Explanation:
         """Return what each field adds to the margin of each record; raise `BundleError` if the bundle cannot say."""
+        explainer = self.explainer
         names = [self._outputs[name] for name in ("features", "margin")]
-        found = _explain(self._session, names, read(data, self.signature, CHUNK), self.explainer)
-        return make_explanation(self.signature, self.explainer.base, *found)
+        found = _explain(self._session, names, read(data, self.signature, CHUNK), explainer)
+        return make_explanation(self.signature, explainer.base, *found)

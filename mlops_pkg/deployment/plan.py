@@ -30,9 +30,7 @@ Share = Annotated[float, Field(gt=0, le=1)]
 class Ramp(_Part):
     """How the share of a canary grows."""
 
-    steps: tuple[Share, ...] = Field(
-        default=(0.05, 0.25, 0.5, 1.0), strict=False, min_length=1, description="ascending"
-    )
+    steps: tuple[Share, ...] = Field(default=(0.05, 0.25, 0.5, 1.0), strict=False, min_length=1)  # ascending
     hold_seconds: float = Field(default=600, ge=0, le=30 * 86_400, description="least seconds of each step")
     least_requests: int = Field(default=100, ge=0, description="least requests to the challenger in each step")
 
@@ -84,7 +82,7 @@ class Plan(_Part):
         """The share of the challenger at the start."""
         return {"canary": self.ramp.steps[0], "ab": self.share or 0.0}.get(self.mode, 0.0)
 
-
+# %% ../../nbs/deployment/39k_plan.ipynb #parse-plan
 def parse_plan(values: Any, name: str) -> Plan:
     """Return the plan that the values of a file describe; raise `DeploymentError` with a line for each mistake."""
     try:

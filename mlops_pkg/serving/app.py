@@ -34,7 +34,7 @@ from .logs import error_facts
 from .messages import JSON, RefusedError
 from .page import add_pages
 from .predicting import add_inference_routes, find_handler
-from .service import PATHS, PUBLIC_PATHS, SECONDS, Service, log_predictions
+from .service import PATHS, PUBLIC_PATHS, SECONDS, Service, count_request, log_predictions, watch
 from .settings import Settings, authenticate, is_loopback
 from .tracing import trace_requests
 
@@ -135,10 +135,12 @@ def record_request(service: Service, scope: Scope, status: int, seconds: float, 
         buckets = service.counters.buckets("predict_seconds")
         buckets[bisect_left(SECONDS, seconds)] += 1
         buckets[-1] += seconds
+    if service.rollout and "role" in scope:
+        count_request(service, scope["role"], status, seconds, scope.get("result"))
     if path not in PUBLIC_PATHS:
         if result := scope.get("result"):
-            if service.prediction_log and result.part:
-                log_predictions(service.prediction_log, result.part, facts["id"], facts["key"], seconds)
+            if result.part:
+                log_predictions(service, result.part, (facts["id"], facts["key"], scope["role"]), seconds)
             facts |= {"records": result.records, "rejected": result.rejected}
             if service.settings.log_values:
                 facts["rejects"] = [reject[1:] for reject in result.rejects[:_MAX_REJECTS]]
@@ -206,7 +208,7 @@ class Guard:
                 message["headers"] = [*message["headers"], *added, *service.closing_headers]
             await send(message)
 
-        scope["named_headers"] = headers
+        scope["named_headers"], scope["request_id"] = headers, facts["id"]
         scope["unread"] = b"content-length" in headers or b"transfer-encoding" in headers
         service.counters.add("in_flight")
         try:
@@ -278,13 +280,12 @@ def make_app(service: Service) -> ASGIApp:
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        watcher = asyncio.create_task(service.watch_bundle()) if settings.reload_seconds else None
+        watcher = asyncio.create_task(watch(service))
         gc.collect()
         gc.freeze()  # these objects stay; collecting them again and again would delay requests
         log.write("ready", pid=os.getpid(), digest=service.models.current.info.digest)
         yield
-        if watcher:
-            watcher.cancel()
+        watcher.cancel()
         await asyncio.to_thread(send_spans)
         log.write("ended", pid=os.getpid())
 

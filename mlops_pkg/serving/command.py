@@ -18,6 +18,7 @@ import click
 @click.option("--host", help="Address to listen on.")
 @click.option("--port", type=int, help="Port to listen on; 0 for a free one.")
 @click.option("--workers", type=int, help="Processes that share the port.")
+@click.option("--deployment", metavar="DIR", type=click.Path(path_type=Path), help="Folder of a deployment to follow.")
 @click.option("--prediction-log", metavar="DIR", type=click.Path(path_type=Path), help="Folder of the prediction log.")
 @click.option("--config", metavar="FILE", type=click.Path(path_type=Path), help="A TOML file of settings.")
 @click.option("--show", is_flag=True, help="Print the effective settings as such a file, and exit.")
@@ -32,7 +33,6 @@ def serve(config: Path | None, show: bool, name: str | None, **flags: Any) -> No
     Examples:
       mlops_pkg serve
       mlops_pkg serve --port 8080 --workers 4 --prediction-log predictions
-      mlops_pkg serve --show > serve.toml
       mlops_pkg serve --new-key planning
     """  # noqa: D301
     from mlops_pkg.serving.settings import SettingsError, load_settings, new_key, show_settings
@@ -50,4 +50,5 @@ def serve(config: Path | None, show: bool, name: str | None, **flags: Any) -> No
     from mlops_pkg.bundle.manifest import find_bundle
     from mlops_pkg.serving.server import run_server
 
-    raise SystemExit(run_server(settings.model_copy(update={"bundle": find_bundle(settings.bundle)})))
+    bundle = settings.bundle if settings.deployment else find_bundle(settings.bundle)
+    raise SystemExit(run_server(settings.model_copy(update={"bundle": bundle})))

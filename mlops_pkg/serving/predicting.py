@@ -44,7 +44,8 @@ from mlops_pkg.serving.protocols import (
     write_infer,
     write_invocations,
 )
-from .service import Service
+from .rollout import Arm
+from .service import Service, choose_arm
 
 # %% ../../nbs/serving/47a_predicting.ipynb #outcome
 @dataclass(frozen=True)
@@ -73,25 +74,27 @@ class PredictResult:
 # %% ../../nbs/serving/47a_predicting.ipynb #explain-json
 async def predict_in_thread(
     service: Service,
+    arm: Arm,
     work: Callable[[Model], tuple[Model, Any, Answers, bytes]],  # returns the model, its input and predictions, a body
 ) -> PredictResult:
     """Return the result of a request whose predictions are computed in the thread."""
-    model, data, answers, content = await service.queue.run_in_thread(work)
+    model, data, answers, content = await arm.queue.run_in_thread(work)
     service.count_predictions(model, data, answers)
     return PredictResult.of(BatchSlice(Batch(answers, model), 0, len(answers.answer)), content)
 
 # %% ../../nbs/serving/47a_predicting.ipynb #predict-json
-async def predict_json(service: Service, body: bytes, extras: Extras) -> PredictResult:
+async def predict_json(service: Service, scope: Scope, body: bytes, extras: Extras) -> PredictResult:
     """Return the result for a JSON body."""
     records, extras = read_json(body, service.settings.max_records, extras)
+    arm = choose_arm(service, scope, records)
 
     def work(model: Model) -> tuple[Model, Any, Answers, bytes]:
         answers, found = predict_with_extras(model, records, extras)
         return model, records, answers, json_response(json_predictions(answers, **found), model.info)
 
     if any(extras):
-        return await predict_in_thread(service, work)
-    part = await service.queue.predict(records)
+        return await predict_in_thread(service, arm, work)
+    part = await arm.queue.predict(records)
     return PredictResult.of(part, json_response(part.lines, part.batch.model.info))
 
 # %% ../../nbs/serving/47a_predicting.ipynb #predict-bodies
@@ -102,14 +105,14 @@ def _predict_stream(model: Model, stream: bytes, max_rows: int, extras: Extras) 
     return model, columns, answers, arrow_answers(answers, model.info, **found)
 
 
-async def predict_arrow(service: Service, body: bytes, extras: Extras) -> PredictResult:
+async def predict_arrow(service: Service, scope: Scope, body: bytes, extras: Extras) -> PredictResult:
     """Return the result for an Arrow stream, which is read, predicted and written in the thread."""
-    return await predict_in_thread(
-        service, lambda model: _predict_stream(model, body, service.settings.max_rows, extras)
-    )
+    rows = service.settings.max_rows
+    arm = choose_arm(service, scope)
+    return await predict_in_thread(service, arm, lambda model: _predict_stream(model, body, rows, extras))
 
 
-async def predict_parquet(service: Service, body: bytes, extras: Extras) -> PredictResult:
+async def predict_parquet(service: Service, scope: Scope, body: bytes, extras: Extras) -> PredictResult:
     """Return the result for a Parquet file, which a process of its own turns into an Arrow stream."""
     rows, size, seconds = service.settings.max_rows, service.settings.max_arrow_bytes, service.settings.body_seconds
 
@@ -118,10 +121,10 @@ async def predict_parquet(service: Service, body: bytes, extras: Extras) -> Pred
         *predicted, content = _predict_stream(model, stream, rows, extras)
         return *predicted, arrow_to_parquet(content)
 
-    return await predict_in_thread(service, work)
+    return await predict_in_thread(service, choose_arm(service, scope), work)
 
 # %% ../../nbs/serving/47a_predicting.ipynb #predict-csv
-async def predict_csv(service: Service, body: bytes, extras: Extras) -> PredictResult:
+async def predict_csv(service: Service, scope: Scope, body: bytes, extras: Extras) -> PredictResult:
     """Return the result for a csv text, read as the files of training were, in the thread."""
     from mlops_pkg.bundle.records import RecordsError
     from mlops_pkg.scoring.blocks import UnreadableError
@@ -138,7 +141,7 @@ async def predict_csv(service: Service, body: bytes, extras: Extras) -> PredictR
             raise RefusedError(422, "explain" if extras.explain else "interval", str(error)) from None
         return model, scored.columns, scored.answers, content
 
-    return await predict_in_thread(service, work)
+    return await predict_in_thread(service, choose_arm(service, scope), work)
 
 # %% ../../nbs/serving/47a_predicting.ipynb #predict
 CSV = "text/csv"
@@ -152,10 +155,10 @@ async def predict(service: Service, scope: Scope, receive: Receive, send: Send) 
     limit = settings.max_arrow_bytes if media_type in (ARROW, PARQUET) else settings.max_json_bytes
     check_headers(scope["method"], media_type, headers, limit, tuple(_READERS))
     extras = read_query(scope.get("query_string", b""))
-    service.queue.limiter.check()
+    service.arm.queue.limiter.check()
     body = await read_body(service, scope, receive, limit)
     try:
-        result = await _READERS[media_type](service, body, extras)
+        result = await _READERS[media_type](service, scope, body, extras)
     finally:
         service.held_bytes -= len(body)
     await _send_result(scope, send, result, result.status(settings.partial), media_type)
@@ -173,7 +176,7 @@ async def _read_limited(service: Service, scope: Scope, receive: Receive, limit:
     """Return the body of a request to a protocol, which is counted until `held_bytes` is lowered again."""
     headers = scope["named_headers"]
     check_headers(scope["method"], media_type_of(headers), headers, limit, types)
-    service.queue.limiter.check()
+    service.arm.queue.limiter.check()
     return await read_body(service, scope, receive, limit)
 
 
@@ -181,19 +184,19 @@ async def predict_frame(service: Service, scope: Scope, receive: Receive, send: 
     """Answer a request to `/invocations` as MLflow's server does."""
     body = await _read_limited(service, scope, receive, service.settings.max_json_bytes, (JSON,))
     try:
-        part = await _predict_frame(service, body)
+        part = await _predict_frame(service, choose_arm(service, scope), body)
     finally:
         service.held_bytes -= len(body)
     content = write_invocations(part.answers, part.batch.model.predictor.signature)
     await _send_result(scope, send, PredictResult.of(part, content), 200, JSON)
 
 
-async def _predict_frame(service: Service, body: bytes) -> BatchSlice:
+async def _predict_frame(service: Service, arm: Arm, body: bytes) -> BatchSlice:
     """Return the predictions by a model whose fields the records were read for, also while another takes over."""
-    model = service.models.current
+    model = arm.models.current
     while True:
         records = read_invocations(body, model.predictor.signature, service.settings.max_records)
-        part = await service.queue.predict(records)
+        part = await arm.queue.predict(records)
         if part.batch.model is model:
             return part
         model = part.batch.model
@@ -235,7 +238,7 @@ async def predict_tensors(
         return model, request.columns, answers, content
 
     try:
-        result = await predict_in_thread(service, work)
+        result = await predict_in_thread(service, choose_arm(service, scope), work)
     finally:
         service.held_bytes -= len(body)
     scope["result"] = replace(result, part=None)

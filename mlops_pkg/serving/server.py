@@ -165,7 +165,7 @@ def run_worker(
     """Serve until told to end; raise `BundleError` or `SettingsError` if the start fails."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the start reads the bundle anyway
     from mlops_pkg.serving.app import make_app
-    from mlops_pkg.serving.service import Service
+    from mlops_pkg.serving.service import Service, close_service
 
     try:
         log = Log(settings.log)
@@ -184,7 +184,7 @@ def run_worker(
     if lifeline is not None:
         threading.Thread(target=end_with_parent, args=[lifeline], daemon=True).start()
     Worker(config, service, listener, lifeline is not None).run()
-    service.close()
+    close_service(service)
     if lifeline is not None and select.select([lifeline], [], [], 0)[0]:  # the parent cannot remove the folder
         shutil.rmtree(counts, ignore_errors=True)
 
@@ -322,11 +322,16 @@ def run_server(settings: Settings) -> int:
     """Serve until told to end; return the exit code, or raise `BundleError` or `SettingsError` if the start fails."""
     from mlops_pkg.bundle.manifest import verify
 
-    verify(settings.bundle)
+    if settings.deployment is None:
+        verify(settings.bundle)
     raise_file_limit(settings.max_connections)
     with listen(settings.host, settings.port) as listener, tempfile.TemporaryDirectory(prefix="counts-") as counts:
-        address = format_address(*listener.getsockname()[:2])
-        print(f"http://{address} answers with the bundle in {settings.bundle}", file=sys.stderr, flush=True)
+        address, served = format_address(*listener.getsockname()[:2]), settings.deployment or settings.bundle
+        print(
+            f"http://{address} answers with the bundle in {served}",
+            file=sys.stderr,
+            flush=True,
+        )
         if settings.workers > 1:
             return supervise(Supervisor(settings, listener, Path(counts)))
         run_worker(settings, listener, Path(counts))

@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['PATHS', 'PUBLIC_PATHS', 'STATUSES', 'CODES', 'SECONDS', 'answer_bounds', 'families', 'missing_values',
-           'count_predictions', 'open_prediction_log', 'log_predictions', 'Service']
+           'count_predictions', 'open_prediction_log', 'open_rollout', 'Service', 'choose_arm', 'count_request',
+           'log_predictions', 'watch', 'close_service']
 
 # %% ../../nbs/serving/46a_service.ipynb #imports
 import asyncio
 import math
 import time
-from collections.abc import Collection
-from functools import partial
+from collections.abc import Callable, Collection, MutableMapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,22 @@ import numpy as np
 from ..bundle.predictor import Answers
 from ..bundle.signature import Signature
 from ..prediction_log.rows import Entry
-from ..prediction_log.writer import OnWritten, PredictionLog
-from .answering import BatchSlice, PredictionQueue
+from ..prediction_log.writer import PredictionLog
+from .answering import BatchSlice, HasModel, PredictionQueue
 from .counters import Counters, Family
 from .logs import Log
 from .models import Model, Models
+from mlops_pkg.serving.rollout import (
+    Arm,
+    Guarding,
+    MakeQueue,
+    Rollout,
+    Shadowing,
+    arm_families,
+    choose,
+    follow,
+    load_served,
+)
 from .settings import Settings
 
 # %% ../../nbs/serving/46a_service.ipynb #families
@@ -118,55 +130,108 @@ def count_predictions(counters: Counters, model: Model, data: Any, answers: Answ
             counters.add("field_out_of_range" if is_out_of_range else "field_refused", reject.field)
 
 # %% ../../nbs/serving/46a_service.ipynb #prediction-log
-def open_prediction_log(settings: Settings, on_written: OnWritten) -> PredictionLog | None:
-    """Return the prediction log of a worker, if the settings name one."""
+def open_prediction_log(settings: Settings, counters: Counters, log: Log) -> PredictionLog | None:
+    """Return the prediction log of a worker, if the settings name one; count its rows, and log those that are lost."""
     if settings.prediction_log is None:
         return None
-    return PredictionLog(settings.prediction_log, settings.prediction_log_seconds, settings.personal_data, on_written)
+
+    def on_written(written: int, lost: int, reason: str) -> None:
+        counters.add("predictions_logged", amount=written)
+        if lost:
+            counters.add("predictions_lost", amount=lost)
+            log.write("predictions_lost", rows=lost, reason=reason)
+
+    seconds, personal = settings.prediction_log_seconds, settings.personal_data
+    return PredictionLog(settings.prediction_log, seconds, personal, on_written)
 
 
-def log_predictions(log: PredictionLog, part: BatchSlice, request_id: str, key: str, seconds: float) -> None:
-    """Add the predictions for a request, which took so many seconds, to the prediction log."""
-    predictor, answers = part.batch.model.predictor, part.batch.answers
-    log.add(Entry(predictor, answers, part.first, part.rows, request_id, key, "champion", time.time(), seconds))
+def open_rollout(settings: Settings, make_queue: MakeQueue, on_event: Callable[..., None]) -> Rollout | None:
+    """Return the rollout of a deployment, if the settings name one."""
+    if settings.deployment is None:
+        return None
+    return Rollout(settings.deployment, lambda served: load_served(served, settings.trust), make_queue, on_event)
 
 # %% ../../nbs/serving/46a_service.ipynb #service-2
 class Service:
-    """The parts of a worker: settings, models, queue, counters and log."""
+    """The parts of a worker: settings, models, queue, counters and logs."""
 
     def __init__(self, settings: Settings, counts: Path, log: Log) -> None:
-        """Load the bundle and take over counters in the folder `counts`; raise `BundleError` if it cannot predict."""
+        """Load the models and take over counters in the folder `counts`; raise `BundleError` if one cannot predict."""
         self.settings, self.log = settings, log
+        self.rollout = open_rollout(settings, self._make_queue, self._on_event)
         is_logging = settings.prediction_log is not None
-        self.models = Models(settings.bundle, self._on_bundle_event, settings.trust, is_logging)
-        self.counters = Counters(counts, families(self.models.current))
-        self.count_predictions = partial(count_predictions, self.counters)
-        self.queue = PredictionQueue(self.models, settings.max_waiting, self.count_predictions)
+        self.models = self.rollout or Models(settings.bundle, self._on_event, settings.trust, is_logging)
+        self.counters = Counters(counts, families(self.models.current) + (arm_families() if self.rollout else ()))
+        self.arm = Arm("champion", self.models, self._make_queue(self.models))
         self.held_bytes = 0  # of request bodies
         self.connections: Collection[Any] = ()  # that are open
         self.closing_headers: list[tuple[bytes, bytes]] = []  # of every response, once the server shuts down
-        self.prediction_log = open_prediction_log(settings, self._on_written)
+        self.prediction_log = open_prediction_log(settings, self.counters, log)
+        self.shadowing = Shadowing(self.rollout, self.counters, self.write_entry) if self.rollout else None
 
-    def _on_written(self, written: int, lost: int, reason: str) -> None:
-        """Count rows of the prediction log, and log those that were lost."""
-        self.counters.add("predictions_logged", amount=written)
-        if lost:
-            self.counters.add("predictions_lost", amount=lost)
-            self.log.write("predictions_lost", rows=lost, reason=reason)
+    def _make_queue(self, models: HasModel) -> PredictionQueue:
+        """Return the queue of a model."""
+        return PredictionQueue(models, self.settings.max_waiting, self.count_predictions)
 
-    def _on_bundle_event(self, event: str, **facts: Any) -> None:
-        """Log and count that a bundle has taken over, or was refused."""
-        self.log.write(event, **facts)
-        self.counters.add("bundles_taken" if event == "bundle_taken" else "bundles_refused")
+    def count_predictions(self, model: Model, data: Any, answers: Answers) -> None:
+        """Count the records, or the columns, of a batch and their predictions."""
+        count_predictions(self.counters, model, data, answers)
 
-    async def watch_bundle(self) -> None:
-        """Look for a new bundle every `reload_seconds`."""
-        while True:
-            await asyncio.sleep(self.settings.reload_seconds)
-            await asyncio.to_thread(self.models.reload)
-
-    def close(self) -> None:
-        """Write what waits to be logged, and stop."""
+    def write_entry(self, entry: Entry) -> None:
+        """Add a request that has its answers to the prediction log, if there is one."""
         if self.prediction_log:
-            self.prediction_log.close()
-        self.log.close()
+            self.prediction_log.add(entry)
+
+    def _on_event(self, event: str, **facts: Any) -> None:
+        """Log that another bundle or decision was taken over, or refused; count bundles."""
+        self.log.write(event, **facts)
+        if event.startswith("bundle_"):
+            self.counters.add(event.replace("bundle", "bundles"))
+
+# %% ../../nbs/serving/46a_service.ipynb #choosing
+def choose_arm(service: Service, scope: MutableMapping[str, Any], records: Sequence[Any] | None = None) -> Arm:
+    """Return who answers a request; the scope remembers the role."""
+    arm = service.arm
+    if service.rollout:
+        arm = choose(*service.rollout.now, scope["request_id"], records)
+    scope["role"] = arm.role
+    return arm
+
+
+def count_request(service: Service, role: str, status: int, seconds: float, result: Any) -> None:
+    """Count a request, and the records of its `PredictResult`, for the model that has answered or failed to."""
+    limit = service.rollout.now[0].plan.guards.p99_seconds if service.rollout else None
+    service.counters.add("model_requests", role)
+    service.counters.add("model_failed", role, amount=status == 500)
+    service.counters.add("model_slow", role, amount=limit is not None and seconds > limit)
+    if result:
+        service.counters.add("model_records", role, amount=result.records)
+        service.counters.add("model_rejected", role, amount=result.rejected)
+
+
+def log_predictions(service: Service, part: BatchSlice, at: tuple[str, str, str], seconds: float) -> None:
+    """Log the predictions for a request, with its id, key and role, and let others be asked beside."""
+    if service.prediction_log or service.shadowing:
+        predictor, answers = part.batch.model.predictor, part.batch.answers
+        entry = Entry(predictor, answers, part.first, part.rows, *at, time.time(), seconds)
+        service.write_entry(entry)
+        if service.shadowing:
+            service.shadowing.add(entry)
+
+# %% ../../nbs/serving/46a_service.ipynb #watching
+async def watch(service: Service) -> None:
+    """Take over new bundles, or decisions on a deployment."""
+    if service.rollout:
+        guarding = Guarding(service.rollout, service.counters)
+        with closing(guarding):
+            await follow(service.rollout, guarding)
+    while service.settings.reload_seconds:
+        await asyncio.sleep(service.settings.reload_seconds)
+        await asyncio.to_thread(service.models.reload)
+
+
+def close_service(service: Service) -> None:
+    """Write what waits to be logged, and stop."""
+    for part in (service.shadowing, service.prediction_log, service.log):
+        if part:
+            part.close()

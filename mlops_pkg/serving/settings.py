@@ -76,7 +76,9 @@ class Endpoint(BaseModel):
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 for a free one")
     workers: int = Field(1, ge=1, le=256, description="processes that share the port")
+    deployment: Path | None = Field(None, strict=False, description="folder of a deployment, instead of one bundle")
     keys: tuple[Key, ...] = Field((), strict=False, description="keys of clients; needed if others reach the host")
+    admin_keys: tuple[Key, ...] = Field((), strict=False, description="keys that may steer the deployment over HTTP")
     allowed_hosts: tuple[str, ...] = Field((), strict=False, description="Host names to answer without keys; * for any")
     partial: bool = Field(True, description="predict the valid records of a request that has invalid ones too")
 
