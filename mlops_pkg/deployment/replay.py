@@ -37,7 +37,8 @@ def convert_inputs(inputs: Inputs, source: Signature, target: Signature) -> Inpu
         for field in target.fields
     }
     read = read_columns(columns, target, inputs.first)
-    rejects = sorted([*inputs.rejects, *read.rejects], key=lambda reject: reject.record)
+    found = [reject for reject in read.rejects if inputs.accepted[reject.record - inputs.first]]
+    rejects = sorted([*inputs.rejects, *found], key=lambda reject: reject.record)
     return Inputs(inputs.first, read.feeds, read.accepted & inputs.accepted, rejects)
 
 # %% ../../nbs/deployment/39n_replay.ipynb #compare

@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..bundle.manifest import BundleError, find_bundle
-from ..bundle.predictor import Predictor
 from ..bundle.signature import Signature
 from ..core.params import read_yaml
 from .ledger import Served, State, append, now
 from .plan import DeploymentError, Plan, check_inside, parse_plan
 from ..registry.references import find_version, open_registry, read_checked_registry, split_reference
 from ..registry.versions import breaking_changes
+from ..serving.models import load_model
 
 # %% ../../nbs/deployment/85b_starting.ipynb #finding-2
 def _check_promoted(reference: str) -> None:
@@ -48,10 +48,10 @@ def find_served(role: str, name: str, folder: Path) -> tuple[Served, Signature]:
     else:
         path = check_inside(folder, name)
     try:
-        predictor = Predictor.load(path)
+        model = load_model(path)
     except BundleError as error:
         raise DeploymentError(f"{role} = {name}: {error}") from None
-    return Served(role, name, str(path), predictor.identity), predictor.signature
+    return Served(role, name, str(path), model.info.digest), model.predictor.signature
 
 # %% ../../nbs/deployment/85b_starting.ipynb #start
 def _check_fit(plan: Plan, signatures: dict[str, Signature]) -> None:

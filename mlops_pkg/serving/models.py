@@ -40,7 +40,10 @@ def load_model(folder: Path, trusted: Sequence[str] = (), keep_inputs: bool = Fa
     lineage, reference, metrics = map(bundle.read_json, (LINEAGE, REFERENCE, METRICS))
     example = example_record(predictor.signature, reference)
     for rows in (1, 1, 16):
-        answers = predictor.predict([example] * rows)
+        try:
+            answers = predictor.predict([example] * rows)
+        except Exception as error:  # onnxruntime has a dozen of its own
+            raise BundleError(f"{folder}: fails for its own example: {str(error).splitlines()[0]}") from None
         if any(reject.field for reject in answers.rejects):
             raise BundleError(f"{folder}: rejects its own example: {answers.rejects[0]}")
     info = ModelInfo(predictor.name, bundle.identity[:12], bundle.identity)

@@ -100,7 +100,7 @@ class Rollout:
         try:
             state = read_state(self.folder)
             self.now = state, _load_arms(state, arms, self._load, self._make_queue)
-        except (DeploymentError, BundleError, OSError) as error:
+        except Exception as error:  # whatever is wrong with it, the former state goes on
             self._on_event("deployment_refused", reason=str(error), number=former.number)
             return False
         told = {"decision": state.decision, "number": state.number, "share": state.share, "by": state.by}
@@ -265,14 +265,17 @@ class Guarding:
         self.rollout, self.counters, self._baseline = rollout, counters, Baseline()
         self._file = os.open(rollout.folder / ".guards", os.O_RDWR | os.O_CREAT, 0o640)
 
+    def counts(self) -> tuple[dict[str, Counts], int]:
+        """Return what all workers have counted since the deployment began, or since this one knows of it."""
+        return self._baseline.since(self.rollout.now[0], counts_of(self.counters))
+
     def look(self) -> None:
         """Decide, if this worker is the one that looks and there is something to decide."""
+        state, (counts, answered) = self.rollout.now[0], self.counts()
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return
-        state = self.rollout.now[0]
-        counts, answered = self._baseline.since(state, counts_of(self.counters))
         since = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(state.time)
         found = next_decision(state, counts, answered, since.total_seconds())
         if found is None:

@@ -12,7 +12,6 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Collection, MutableMapping, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +41,14 @@ from .settings import Settings
 # %% ../../nbs/serving/46a_service.ipynb #families
 PATHS = (
     "/predict", "/invocations", "/v2", "/model", "/health", "/ready", "/ping", "/metrics", "/openapi.json", "/docs",
-    "/", "other",
+    "/deployment", "/", "other",
 )  # fmt: skip
 PUBLIC_PATHS = ("/health", "/ready", "/ping", "/v2/health/live", "/v2/health/ready")  # need no key, and are not logged
-STATUSES = (200, 307, 400, 401, 404, 405, 408, 413, 415, 421, 422, 431, 499, 500, 503)
+STATUSES = (200, 307, 400, 401, 403, 404, 405, 408, 409, 413, 415, 421, 422, 431, 499, 500, 503)
 CODES = (
-    "columns", "duplicate_key", "encoding", "explain", "failed", "headers", "host", "interval", "media_type",
-    "method", "no_key", "no_records", "not_arrow", "not_csv", "not_found", "not_http", "not_json", "not_parquet",
-    "other", "overloaded", "query", "records", "rows", "timeout", "too_large", "wrong_key",
+    "columns", "decision", "duplicate_key", "encoding", "explain", "failed", "headers", "host", "interval",
+    "media_type", "method", "no_admin_key", "no_key", "no_records", "not_arrow", "not_csv", "not_found", "not_http",
+    "not_json", "not_parquet", "other", "overloaded", "query", "records", "rows", "timeout", "too_large", "wrong_key",
 )  # fmt: skip
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -168,6 +167,7 @@ class Service:
         self.closing_headers: list[tuple[bytes, bytes]] = []  # of every response, once the server shuts down
         self.prediction_log = open_prediction_log(settings, self.counters, log)
         self.shadowing = Shadowing(self.rollout, self.counters, self.write_entry) if self.rollout else None
+        self.guarding = Guarding(self.rollout, self.counters) if self.rollout else None
 
     def _make_queue(self, models: HasModel) -> PredictionQueue:
         """Return the queue of a model."""
@@ -221,10 +221,8 @@ def log_predictions(service: Service, part: BatchSlice, at: tuple[str, str, str]
 # %% ../../nbs/serving/46a_service.ipynb #watching
 async def watch(service: Service) -> None:
     """Take over new bundles, or decisions on a deployment."""
-    if service.rollout:
-        guarding = Guarding(service.rollout, service.counters)
-        with closing(guarding):
-            await follow(service.rollout, guarding)
+    if service.rollout and service.guarding:
+        await follow(service.rollout, service.guarding)
     while service.settings.reload_seconds:
         await asyncio.sleep(service.settings.reload_seconds)
         await asyncio.to_thread(service.models.reload)
@@ -232,6 +230,6 @@ async def watch(service: Service) -> None:
 
 def close_service(service: Service) -> None:
     """Write what waits to be logged, and stop."""
-    for part in (service.shadowing, service.prediction_log, service.log):
+    for part in (service.guarding, service.shadowing, service.prediction_log, service.log):
         if part:
             part.close()

@@ -17,6 +17,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -115,15 +116,19 @@ class Settings(Endpoint):
         return self
 
 # %% ../../nbs/serving/40_settings.ipynb #misfits
+_KEYS = ("keys", "admin_keys")
+
+
 def _conflicts(settings: Settings) -> Iterator[tuple[str, str]]:
     """Yield the name and the error of each setting that contradicts another."""
     if not settings.keys and not is_loopback(settings.host):
         yield "host", "others can reach it, and there are no keys; make one with `mlops_pkg serve --new-key NAME`"
-    for attribute in ("name", "sha256"):
-        values = [getattr(key, attribute) for key in settings.keys]
+    for setting, attribute in product(_KEYS, ("name", "sha256")):
+        values = [getattr(key, attribute) for key in getattr(settings, setting)]
         for number, value in enumerate(values):
             if value in values[:number]:
-                yield "keys", f"the {attribute} of key {number + 1}, {settings.keys[number].name}, stands there twice"
+                name = getattr(settings, setting)[number].name
+                yield setting, f"the {attribute} of key {number + 1}, {name}, stands there twice"
     for name in ("max_json_bytes", "max_arrow_bytes"):
         if getattr(settings, name) > settings.max_waiting_bytes:
             yield name, f"more than max_waiting_bytes, {settings.max_waiting_bytes}: no such body would fit"
@@ -134,9 +139,9 @@ _ENV = "SERVE_"
 
 def _from_text(name: str, text: str) -> Any:
     """Return the value of a setting that a variable of the environment holds; its text if that is not valid."""
-    if name in ("keys", "allowed_hosts", "cors", "trust"):
+    if name in (*_KEYS, "allowed_hosts", "cors", "trust"):
         parts = [part.strip() for part in text.split(",") if part.strip()]
-        if name != "keys":
+        if name not in _KEYS:
             return parts
         return [dict(zip(("name", "sha256"), part.split(":", 1), strict=False)) for part in parts]
     if Settings.model_fields[name].annotation in (int, float, bool):
@@ -170,8 +175,8 @@ def _error_line(error: Any, sources: Mapping[str, Source]) -> str:
     source = sources.get(name) or Source(Settings.model_fields[name].default, file="default")
     place = source.describe(name) + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in inside)
     if error["type"] == "conflict":
-        return f"{place}{'' if name == 'keys' else f' = {_shorten(source.value)}'}: {error['msg']}"
-    if name == "keys":
+        return f"{place}{'' if name in _KEYS else f' = {_shorten(source.value)}'}: {error['msg']}"
+    if name in _KEYS:
         expected = "expected a name, and the SHA-256 of a key in 64 hexadecimal digits"
         return f"{place}: {expected}; make both with `mlops_pkg serve --new-key NAME`"
     reason = error["msg"][0].lower() + error["msg"][1:]
@@ -244,7 +249,7 @@ def show_settings(settings: Settings) -> str:
     lines = []
     for name, field in Settings.model_fields.items():
         value = getattr(settings, name)
-        if name == "keys" and value:
+        if name in _KEYS and value:
             line = f"# keys of {', '.join(key.name for key in value)}; their digests are not shown"
         else:
             line = f"# {name} is not set" if value is None else f"{name} = {_toml(value)}"
