@@ -54,7 +54,7 @@ def is_admin(path: str) -> bool:
     """Return whether a path is for those who steer the deployment."""
     return path == "/deployment" or path.startswith("/deployment/")
 
-
+# %% ../../nbs/serving/48_app.ipynb #authenticate
 def authenticate_request(settings: Settings, headers: dict[bytes, bytes], path: str = "") -> str:
     """Return the name of the key of a request; raise `RefusedError` with status 401 if it has no valid one.
 
@@ -184,11 +184,13 @@ def request_context(headers: dict[bytes, bytes], ids: Iterator[bytes]) -> tuple[
     return added, facts
 
 
-def admit(service: Service, headers: dict[bytes, bytes], added: Headers, path: str) -> str:
-    """Return the name of the key of a request; raise `RefusedError` without a valid one, or if the server is full.
+def admit(service: Service, path: str, headers: dict[bytes, bytes], added: Headers) -> str:
+    """Return the name of the key of a request that needs one; raise `RefusedError` without it, or if the server is full.
 
     If too many connections are open, the response also announces the end of this one.
     """
+    if path in PUBLIC_PATHS:
+        return ""
     limit = service.settings.max_connections
     if len(service.connections) > limit:
         added.append(_CLOSE)
@@ -221,8 +223,7 @@ class Guard:
         scope["unread"] = b"content-length" in headers or b"transfer-encoding" in headers
         service.counters.add("in_flight")
         try:
-            key = "" if scope["path"] in PUBLIC_PATHS else admit(service, headers, added, scope["path"])
-            scope["key"] = key
+            key = scope["key"] = admit(service, scope["path"], headers, added)
             handler = find_handler(scope["path"])
             await (partial(handler, service) if handler else self.app)(scope, receive, reply)
         except RefusedError as error:

@@ -64,7 +64,7 @@ async def _read_reason(service: Service, request: Request) -> str:
         raise RefusedError(422, "decision", f'expected {{"reason": "..."}}, of {_MAX_REASON} characters at most')
     return reason
 
-
+# %% ../../nbs/serving/47c_steering.ipynb #add-routes
 def add_deployment_routes(app: Starlette, service: Service, rollout: Rollout, guarding: Guarding) -> None:
     """Add the routes that show and steer a deployment."""
 
