@@ -185,7 +185,7 @@ def request_context(headers: dict[bytes, bytes], ids: Iterator[bytes]) -> tuple[
 
 
 def admit(service: Service, path: str, headers: dict[bytes, bytes], added: Headers) -> str:
-    """Return the name of the key of a request that needs one; raise `RefusedError` without it, or if the server is full.
+    """Return the name of the key of a request, if it needs one; raise `RefusedError` without it, or if all is full.
 
     If too many connections are open, the response also announces the end of this one.
     """

@@ -27,8 +27,8 @@ from ..bundle.manifest import BundleError
 from ..deployment.guards import Counts, next_decision
 from ..deployment.ledger import LEDGER, Served, State, append, change, read_state
 from ..deployment.plan import DeploymentError, position
-from ..deployment.replay import changed_decisions, convert_inputs
-from ..prediction_log.rows import Entry
+from ..deployment.replay import changed_decisions, convert_inputs, join_answers, join_inputs
+from ..prediction_log.rows import Entry, locate
 from .answering import HasModel, PredictionQueue
 from .counters import Counters, Family, sums
 from .models import Model, load_model
@@ -165,26 +165,31 @@ def beside(state: State, role: str) -> list[str]:
 
 # %% ../../nbs/serving/45a_rollout.ipynb #ask-beside
 def ask_beside(entries: Sequence[Entry], arm: Arm, distance: float | None) -> tuple[list[Entry], int, int]:
-    """Return what a model answers to requests of one batch, and how many records were paired and changed.
+    """Return what a model answers to requests that another has answered, and how many records were paired and changed.
 
     In the log, what the champion answers beside the challenger has the role `paired`.
     """
-    answers, source, target = entries[0].answers, entries[0].predictor.signature, arm.models.current.predictor
-    start = perf_counter()
-    asked = target.predict_inputs(convert_inputs(part, source, target.signature) for part in answers.inputs)
+    start, source, target = perf_counter(), entries[0].predictor.signature, arm.models.current.predictor
+    batches, at = locate(entries)
+    joined = join_inputs([part for batch in batches for part in batch.inputs])
+    asked = target.predict_inputs([convert_inputs(joined, source, target.signature)])
     seconds = (perf_counter() - start) / len(entries)
     role = arm.role if arm.role.startswith("shadow") else "paired"
-    logged = [one._replace(predictor=target, answers=asked, role=role, seconds=seconds) for one in entries]
-    rows = np.concatenate([np.arange(one.first, one.first + one.rows) for one in entries])
-    paired, changed = changed_decisions(answers, asked, distance)
-    return logged, int(paired[rows].sum()), int(changed[rows].sum())
+    counts = [entry.rows for entry in entries]
+    firsts = at[np.cumsum(counts) - counts].tolist()
+    logged = [
+        one._replace(predictor=target, answers=asked, first=first, role=role, seconds=seconds)
+        for one, first in zip(entries, firsts, strict=True)
+    ]
+    paired, changed = changed_decisions(join_answers(batches), asked, distance)
+    return logged, int(paired[at].sum()), int(changed[at].sum())
 
 
 Write = Callable[[Entry], None]
 
 
 def ask_all(rollout: Rollout, counters: Counters, entries: list[Entry], write: Write) -> None:
-    """Ask all models beside for requests of one batch, which one model has answered."""
+    """Ask all models beside for requests that one model has answered."""
     state, arms = rollout.now
     for role in beside(state, entries[0].role):
         counted = role if role.startswith("shadow") else entries[0].role
@@ -199,6 +204,11 @@ def ask_all(rollout: Rollout, counters: Counters, entries: list[Entry], write: W
             write(entry)
 
 # %% ../../nbs/serving/45a_rollout.ipynb #shadowing
+def _asked(entry: Entry) -> tuple[str, str]:
+    """Return the bundle and the role that have answered."""
+    return entry.predictor.identity, entry.role
+
+
 class Shadowing:
     """The thread that asks the models beside."""
 
@@ -225,8 +235,8 @@ class Shadowing:
         with suppress(OSError, AttributeError):  # where the system has no priorities of threads
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
         while not self._closing.wait(_PAUSE):
-            entries = [self._entries.popleft() for _ in range(len(self._entries))]
-            for _, group in groupby(entries, key=lambda entry: (id(entry.answers), entry.role)):
+            entries = sorted((self._entries.popleft() for _ in range(len(self._entries))), key=_asked)
+            for _, group in groupby(entries, key=_asked):
                 ask_all(self.rollout, self.counters, list(group), self._write)
             self._waiting = sum(entry.rows for entry in tuple(self._entries))
 

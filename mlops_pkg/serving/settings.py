@@ -105,7 +105,7 @@ class Settings(Endpoint):
     log: Path | None = Field(None, strict=False, description="file of the log; standard error if not set")
     log_values: bool = Field(False, description="write the values of rejected fields into the log")
     prediction_log: Path | None = Field(None, strict=False, description="folder of the prediction log; none if not set")
-    prediction_log_seconds: float = Field(5, gt=0, le=3600, description="seconds between writes of the prediction log")
+    prediction_log_seconds: float = Field(10, gt=0, le=3600, description="seconds between writes of the prediction log")
     personal_data: Literal["drop", "mask", "keep"] = Field("drop", description="what is logged of personal fields")
     cors: tuple[Origin, ...] = Field((), strict=False, description="origins of other web pages that may send requests")
 
