@@ -74,7 +74,7 @@ def figures(times: list[float], seconds: float) -> dict[str, float]:
 
 
 def overhead(folder: Path, rounds: int) -> dict[str, Any]:
-    """Rate and latency of the three servers, medians of the rounds in turns, and the ratios to the one without a log."""
+    """Rate and latency of the three servers, medians of rounds in turns, and the ratios to the one without a log."""
     shutil.copytree(BUNDLE, folder / "champion")
     (folder / "deployment.yaml").write_text("{champion: champion, shadows: [champion]}")
     begin(folder / "deployment.yaml", folder / "deployment", "benchmark")

@@ -215,8 +215,7 @@ class Shadowing:
     def __init__(self, rollout: Rollout, counters: Counters, write: Write) -> None:
         """Start the thread; `write` is called with each answer of a shadow."""
         self.rollout, self.counters, self._write = rollout, counters, write
-        self._entries: deque[Entry] = deque()
-        self._waiting = 0  # rows
+        self._entries, self._waiting = deque[Entry](), 0  # rows
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="shadows", daemon=True)
         self._thread.start()

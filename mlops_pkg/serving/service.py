@@ -20,7 +20,7 @@ import numpy as np
 from ..bundle.predictor import Answers
 from ..bundle.signature import Signature
 from ..prediction_log.rows import Entry
-from ..prediction_log.writer import PredictionLog
+from ..prediction_log.writer import PredictionLog, Target
 from .answering import BatchSlice, HasModel, PredictionQueue
 from .counters import Counters, Family
 from .logs import Log
@@ -140,8 +140,8 @@ def open_prediction_log(settings: Settings, counters: Counters, log: Log) -> Pre
             counters.add("predictions_lost", amount=lost)
             log.write("predictions_lost", rows=lost, reason=reason)
 
-    seconds, personal = settings.prediction_log_seconds, settings.personal_data
-    return PredictionLog(settings.prediction_log, seconds, personal, on_written)
+    target = Target.open(settings.prediction_log, settings.personal_data, on_written)
+    return PredictionLog(target, settings.prediction_log_seconds)
 
 
 def open_rollout(settings: Settings, make_queue: MakeQueue, on_event: Callable[..., None]) -> Rollout | None:

@@ -193,7 +193,7 @@ def test_a_log_that_cannot_be_written_costs_rows_and_no_answer(server: Server, l
     log.unlink()
     assert server.ask([RECORD], {"x-request-id": "after"}).status == 200
     assert [row["request_id"] for row in _rows(log, 1)] == ["after"]
-    assert server.metric("predictions_logged_total") == 2
+    until(lambda: server.metric("predictions_logged_total") == 2)
 
 
 def test_a_full_disk_costs_rows_and_no_answer(bundle: Path, log: Path) -> None:
@@ -208,9 +208,9 @@ from pathlib import Path
 from mlops_pkg.bundle.manifest import read_bundle
 from mlops_pkg.bundle.predictor import Predictor
 from mlops_pkg.prediction_log.rows import Entry
-from mlops_pkg.prediction_log.writer import PredictionLog
+from mlops_pkg.prediction_log.writer import PredictionLog, Target
 predictor, seen = Predictor(read_bundle(Path({str(bundle)!r})), True), []
-log = PredictionLog(Path({str(log)!r}), 0.1, "drop", lambda *facts: seen.append(facts))
+log = PredictionLog(Target.open(Path({str(log)!r}), "drop", lambda *facts: seen.append(facts)), 0.1)
 resource.setrlimit(resource.RLIMIT_FSIZE, (64, resource.RLIM_INFINITY))
 log.add(Entry(predictor, predictor.predict([{json.dumps(RECORD)}] * 3), 0, 3, "a", "", "champion", 1.7e9, 0.1))
 log.close()
