@@ -305,7 +305,7 @@ def test_a_bundle_that_was_changed_since_is_refused_by_name_and_the_former_state
 ADMIN = {"authorization": f"Bearer {KEY}", "content-type": JSON}
 
 
-def _steered(project: Path) -> dict[str, str]:
+def steered() -> dict[str, str]:
     """Settings with keys of both kinds."""
     keys = {"keys": CLIENT_STORED, "admin_keys": STORED}
     return {f"SERVE_{name.upper()}": f"{key.name}:{key.sha256}" for name, key in keys.items()}
@@ -313,7 +313,7 @@ def _steered(project: Path) -> dict[str, str]:
 
 def test_an_admin_key_shows_and_steers(start: Start, project: Path) -> None:
     start(challenger="new", mode="blue-green", shadows=["other"])
-    with running(project, **_steered(project)) as server:
+    with running(project, **steered()) as server:
         shown = server.get("/deployment", ADMIN).json
         promoted = server.get("/deployment/promote", ADMIN, b'{"reason": "all is well"}')
         again = server.get("/deployment/promote", ADMIN, b"{}")
@@ -336,7 +336,7 @@ def test_without_an_admin_key_nothing_is_shown_or_steered(start: Start, project:
     body = b"{}" if path.endswith("rollback") else None
     key = {"stranger": "wrong", "client": CLIENT}.get(whose)
     headers = {"content-type": JSON} | ({"authorization": f"Bearer {key}"} if key else {})
-    with running(project, workers=1, **_steered(project)) as server:
+    with running(project, workers=1, **steered()) as server:
         assert server.get(path, headers, body).status == 401
         assert server.get("/predict", ADMIN, json.dumps({"records": [RECORD]}).encode()).status == 401
     with running(project, workers=1) as server:
@@ -360,7 +360,7 @@ def test_a_wrong_body_decides_nothing(
     start: Start, project: Path, headers: dict[str, str], body: bytes, status: int
 ) -> None:
     start(challenger="new", mode="blue-green")
-    with running(project, workers=1, **_steered(project)) as server:
+    with running(project, workers=1, **steered()) as server:
         assert server.get("/deployment/promote", ADMIN | headers, body).status == status
         assert server.get("/deployment/explode", ADMIN, b"{}").status == 404
     assert read_state(project / "deployment").number == 1

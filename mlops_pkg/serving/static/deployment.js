@@ -1,5 +1,6 @@
 // The split, the guards and the ledger of a deployment, every second; and the buttons that decide.
 "use strict";
+const here = location.origin + location.pathname; // without a key that the address may hold
 const find = (id) => document.getElementById(id);
 const percent = (value) => (value === null ? "" : `${(100 * value).toFixed(2)} %`);
 
@@ -14,7 +15,7 @@ function fill(id, rows) {
 
 function bar(x, width, color, title) {
   const box = document.createElementNS("http://www.w3.org/2000/svg", "rect");
-  for (const [name, value] of Object.entries({ x, y: 0, width, height: 24, fill: color })) box.setAttribute(name, value);
+  for (const [name, value] of Object.entries({ x, y: 0, width, height: 8, fill: color })) box.setAttribute(name, value);
   const label = document.createElementNS("http://www.w3.org/2000/svg", "title");
   label.textContent = title;
   box.append(label);
@@ -43,7 +44,7 @@ function show({ state, counts, guards, ledger }) {
 
 async function ask(path, options) {
   try {
-    const reply = await fetch(path, options);
+    const reply = await fetch(new URL(path, here), options);
     const values = await reply.json();
     if (reply.ok) show(values);
     find("told").textContent = reply.ok ? "" : values.error.message;
