@@ -3325,6 +3325,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                         'mlops_pkg/serving/rollout.py'),
                                            'mlops_pkg.serving.rollout.arm_families': ( 'serving/rollout.html#arm_families',
                                                                                        'mlops_pkg/serving/rollout.py'),
+                                           'mlops_pkg.serving.rollout.arm_of_version': ( 'serving/rollout.html#arm_of_version',
+                                                                                         'mlops_pkg/serving/rollout.py'),
                                            'mlops_pkg.serving.rollout.ask_all': ( 'serving/rollout.html#ask_all',
                                                                                   'mlops_pkg/serving/rollout.py'),
                                            'mlops_pkg.serving.rollout.ask_beside': ( 'serving/rollout.html#ask_beside',

@@ -238,7 +238,7 @@ async def predict_tensors(
         return model, request.columns, answers, content
 
     try:
-        result = await predict_in_thread(service, choose_arm(service, scope), work)
+        result = await predict_in_thread(service, choose_arm(service, scope, version=version), work)
     finally:
         service.held_bytes -= len(body)
     scope["result"] = replace(result, part=None)

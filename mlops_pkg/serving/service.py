@@ -32,6 +32,7 @@ from mlops_pkg.serving.rollout import (
     Rollout,
     Shadowing,
     arm_families,
+    arm_of_version,
     choose,
     follow,
     load_served,
@@ -189,11 +190,14 @@ class Service:
             self.counters.add(event.replace("bundle", "bundles"))
 
 # %% ../../nbs/serving/46a_service.ipynb #choosing
-def choose_arm(service: Service, scope: MutableMapping[str, Any], records: Sequence[Any] | None = None) -> Arm:
-    """Return who answers a request; the scope remembers the role."""
+def choose_arm(
+    service: Service, scope: MutableMapping[str, Any], records: Sequence[Any] | None = None, version: str | None = None
+) -> Arm:
+    """Return who answers a request, which may name the version; the scope remembers the role."""
     arm = service.arm
     if service.rollout:
-        arm = choose(*service.rollout.now, scope["request_id"], records)
+        asked = arm_of_version(*service.rollout.now, version) if version else None
+        arm = asked or choose(*service.rollout.now, scope["request_id"], records)
     scope["role"] = arm.role
     return arm
 

@@ -221,6 +221,26 @@ def test_a_challenger_that_crashes_is_stopped_and_counted(start: Start, project:
     assert {reply.status for reply in replies} == {200, 500}
 
 
+def test_who_names_a_version_is_answered_by_it_while_it_has_a_share(start: Start, project: Path) -> None:
+    of = versions(start(challenger="new", mode="ab", share=0.5))
+    tensors = [{"name": "origin", "datatype": "BYTES", "shape": [1], "data": ["EWR"]},
+               {"name": "wind", "datatype": "FP64", "shape": [1], "data": [2.0]},
+               {"name": "start", "datatype": "BYTES", "shape": [1], "data": [EARLY]}]  # fmt: skip
+    body = json.dumps({"inputs": tensors}).encode()
+
+    def infer(server: Server, role: str) -> set[Any]:
+        path = f"/v2/models/toy/versions/{of[role]}/infer"
+        replies = [server.get(path, {"content-type": JSON}, body) for _ in range(20)]
+        return {reply.json.get("model_version", reply.status) for reply in replies}
+
+    with running(project) as server:
+        assert infer(server, "champion") == {of["champion"]}
+        assert infer(server, "challenger") == {of["challenger"]}
+        decide(project / "deployment", "rollback", "ann", "")
+        until(lambda: infer(server, "challenger") == {404})
+        assert infer(server, "champion") == {of["champion"]}
+
+
 def test_a_rollback_reaches_every_worker_within_a_second_and_loses_nothing(start: Start, project: Path) -> None:
     state = start(challenger="new", mode="blue-green")
     decide(project / "deployment", "promote", "ann", "")
