@@ -73,7 +73,9 @@ def in_child(work: Callable[[], Iterator[Written]]) -> list[Written] | None:
     if pid == 0:
         _be_child(writer, work)
     os.close(writer)
-    if not select.select([reader], [], [], _MAX_SECONDS)[0]:
+    waiting = select.poll()  # `select` knows no more than 1,024 files
+    waiting.register(reader, select.POLLIN)
+    if not waiting.poll(1000 * _MAX_SECONDS):
         os.kill(pid, signal.SIGKILL)
     with os.fdopen(reader, "rb") as pipe:
         said = pipe.read()
@@ -105,7 +107,10 @@ class Target:
         """Write some requests in a child; return their rows."""
         rows = sum(entry.rows for entry in entries)
         if entries:
-            found = in_child(lambda: write_entries(self.folder, entries, self.personal, self.secret))
+            try:
+                found = in_child(lambda: write_entries(self.folder, entries, self.personal, self.secret))
+            except (OSError, ValueError) as error:  # no process could be started, or it was killed as it spoke
+                found = [(0, rows, str(error))]
             for written in found or [(0, rows, "the process that writes has died")]:
                 self.on_written(*written)
         while entries:  # all at once, freeing them would hold up those who answer

@@ -321,11 +321,14 @@ def load_served(served: Served, trusted: Sequence[str]) -> Model:
     return model
 
 
-async def follow(rollout: Rollout, guarding: Guarding) -> None:
+async def follow(rollout: Rollout, guarding: Guarding, on_event: Callable[..., None]) -> None:
     """Take over each decision within a tenth of a second, and let guards look twice a second."""
     for turn in count():
         await asyncio.sleep(_LOOK)
-        if turn % 5 == 0:
-            await asyncio.to_thread(guarding.look)
-        if rollout.has_changed():
-            await asyncio.to_thread(rollout.reload)
+        try:
+            if turn % 5 == 0:
+                await asyncio.to_thread(guarding.look)
+            if rollout.has_changed():
+                await asyncio.to_thread(rollout.reload)
+        except Exception as error:  # such as a full disk, on which no decision can be written
+            on_event("deployment_failed", reason=str(error))

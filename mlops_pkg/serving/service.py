@@ -226,7 +226,7 @@ def log_predictions(service: Service, part: BatchSlice, at: tuple[str, str, str]
 async def watch(service: Service) -> None:
     """Take over new bundles, or decisions on a deployment."""
     if service.rollout and service.guarding:
-        await follow(service.rollout, service.guarding)
+        await follow(service.rollout, service.guarding, service.log.write)
     while service.settings.reload_seconds:
         await asyncio.sleep(service.settings.reload_seconds)
         await asyncio.to_thread(service.models.reload)

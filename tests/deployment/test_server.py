@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import threading
 import time
@@ -320,6 +321,35 @@ def test_a_bundle_that_was_changed_since_is_refused_by_name_and_the_former_state
 
     assert refused["reason"].endswith("other: another bundle than the one that was deployed as challenger")
     assert seen == {versions(former)["champion"]}
+
+
+def test_without_its_folder_a_deployment_goes_on_as_it_was(start: Start, project: Path) -> None:
+    state = start(challenger="new", mode="ab", share=0.5)
+    with running(project, workers=1) as server:
+        (project / "deployment").rename(project / "away")
+        (project / "deployment").write_text("a file where the folder was")
+        until(lambda: server.events("deployment_refused"))
+        assert {said.version for said in drive(server, 100)} == set(versions(state).values())
+        (project / "deployment").unlink()
+        (project / "away").rename(project / "deployment")
+        decide(project / "deployment", "rollback", "ann", "")
+        until(lambda: {said.version for said in drive(server, 50)} == {versions(state)["champion"]})
+
+
+def test_where_no_decision_can_be_written_guards_try_again(start: Start, project: Path) -> None:
+    write_bundle(project / "bad", BAD["drifted"][0])
+    start(challenger="bad", mode="canary", ramp={"steps": [0.5, 1.0]})
+    line = (project / "deployment" / "ledger.jsonl").read_bytes()
+    with running(project, workers=1) as server:
+        shutil.rmtree(project / "deployment")
+        (project / "deployment").write_text("a file where the folder was")
+        until(lambda: drive(server, 100, start=EARLY) and server.events("deployment_failed"), 60)
+        (project / "deployment").unlink()
+        (project / "deployment").mkdir()
+        (project / "deployment" / "ledger.jsonl").write_bytes(line)
+        until(lambda: read_state(project / "deployment").over)
+
+    assert read_state(project / "deployment").decision == "rollback"
 
 
 ADMIN = {"authorization": f"Bearer {KEY}", "content-type": JSON}

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -256,3 +257,43 @@ def test_without_the_setting_nothing_is_kept(bundle: Path) -> None:
     predictor = Predictor.load(bundle)
 
     assert predictor.predict([RECORD]).inputs == ()
+
+
+def test_the_process_that_writes_may_die_or_hang_without_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlops_pkg.prediction_log import writer
+
+    def die() -> Iterator[writer.Written]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        yield 1, 0, ""
+
+    def hang() -> Iterator[writer.Written]:
+        time.sleep(60)
+        yield 1, 0, ""
+
+    assert writer.in_child(die) is None
+    monkeypatch.setattr(writer, "_MAX_SECONDS", 0.2)
+    start_time = time.monotonic()
+    assert writer.in_child(hang) is None
+    assert time.monotonic() - start_time < 30
+
+
+def test_the_process_that_writes_holds_no_connection_open(tmp_path: Path) -> None:
+    """A reply that ends with its connection would otherwise wait for the child."""
+    import socket
+
+    from mlops_pkg.prediction_log.writer import in_child
+
+    here, there = socket.socketpair()
+
+    def wait() -> Iterator[tuple[int, int, str]]:
+        (tmp_path / "begun").touch()
+        time.sleep(5)
+        yield 1, 0, ""
+
+    thread = threading.Thread(target=in_child, args=[wait])
+    thread.start()
+    until((tmp_path / "begun").exists)
+    there.close()
+    here.settimeout(3)
+    assert here.recv(1) == b""
+    thread.join()
