@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BATCH_ROWS', 'MAX_TURN', 'T', 'PendingRequest', 'Observer', 'Batch', 'BatchSlice', 'HasModel', 'Limiter',
-           'PredictionQueue', 'predict_with_extras']
+           'PredictionQueue', 'Fixed', 'Arm', 'predict_with_extras']
 
 # %% ../../nbs/serving/45_answering.ipynb #imports
 import asyncio
@@ -154,6 +154,22 @@ class PredictionQueue:
             self._last_end = time.perf_counter()
         if self._pending:
             asyncio.get_running_loop().call_soon(self._predict_pending)
+
+# %% ../../nbs/serving/45_answering.ipynb #arm
+@dataclass(frozen=True)
+class Fixed:
+    """A model that no other takes the place of."""
+
+    current: Model
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Models that answer in a role, and their queue."""
+
+    role: str
+    models: HasModel
+    queue: PredictionQueue
 
 # %% ../../nbs/serving/45_answering.ipynb #predict-with-extras
 def predict_with_extras(model: Model, data: Any, extras: Extras) -> tuple[Answers, dict[str, Any]]:

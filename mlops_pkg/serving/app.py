@@ -36,7 +36,6 @@ from .page import add_pages
 from .predicting import add_inference_routes, find_handler
 from .service import PATHS, PUBLIC_PATHS, SECONDS, Service, count_request, log_predictions, watch
 from .settings import Settings, authenticate, is_loopback
-from .steering import add_deployment_routes
 from .tracing import trace_requests
 
 # %% ../../nbs/serving/48_app.ipynb #whose-request
@@ -283,6 +282,8 @@ def add_routes(app: Starlette, service: Service) -> None:
     add_inference_routes(app, service)
     add_error_handlers(app, service)
     if service.rollout and service.guarding:
+        from mlops_pkg.serving.steering import add_deployment_routes
+
         add_deployment_routes(app, service, service.rollout, service.guarding)
     add_pages(app, lambda: service.models.current, service.settings)
 

@@ -22,7 +22,7 @@ from .. import __version__
 from ..bundle.manifest import BundleError
 from ..bundle.predictor import Answers, Extras
 from ..bundle.records import Reject
-from .answering import Batch, BatchSlice, predict_with_extras
+from .answering import Arm, Batch, BatchSlice, predict_with_extras
 from .bodies import check_headers, media_type_of, read_body, read_query
 from mlops_pkg.serving.messages import (
     ARROW,
@@ -44,7 +44,6 @@ from mlops_pkg.serving.protocols import (
     write_infer,
     write_invocations,
 )
-from .rollout import Arm
 from .service import Service, choose_arm
 
 # %% ../../nbs/serving/47a_predicting.ipynb #outcome

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PATHS', 'PUBLIC_PATHS', 'STATUSES', 'CODES', 'SECONDS', 'answer_bounds', 'families', 'missing_values',
-           'count_predictions', 'open_prediction_log', 'open_rollout', 'Service', 'choose_arm', 'count_request',
-           'log_predictions', 'watch', 'close_service']
+           'count_predictions', 'open_prediction_log', 'open_rollout', 'Service', 'watch_rollout', 'choose_arm',
+           'count_request', 'log_predictions', 'watch', 'close_service']
 
 # %% ../../nbs/serving/46a_service.ipynb #imports
 import asyncio
@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Callable, Collection, MutableMapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,23 +21,14 @@ from ..bundle.predictor import Answers
 from ..bundle.signature import Signature
 from ..prediction_log.rows import Entry
 from ..prediction_log.writer import PredictionLog, Target
-from .answering import BatchSlice, HasModel, PredictionQueue
+from .answering import Arm, BatchSlice, HasModel, PredictionQueue
 from .counters import Counters, Family
 from .logs import Log
 from .models import Model, Models
-from mlops_pkg.serving.rollout import (
-    Arm,
-    Guarding,
-    MakeQueue,
-    Rollout,
-    Shadowing,
-    arm_families,
-    arm_of_version,
-    choose,
-    follow,
-    load_served,
-)
 from .settings import Settings
+
+if TYPE_CHECKING:
+    from mlops_pkg.serving.rollout import Guarding, Rollout, Shadowing
 
 # %% ../../nbs/serving/46a_service.ipynb #families
 PATHS = (
@@ -62,11 +53,12 @@ def answer_bounds(model: Model) -> tuple[float, ...]:
     return tuple(sorted({float(value) for at, value in quantiles.items() if at not in ("0", "1")})) or (0.0,)
 
 # %% ../../nbs/serving/46a_service.ipynb #families-3
-def families(model: Model) -> tuple[Family, ...]:
-    """Return the metric families of a worker that starts with this model."""
+def families(model: Model, rollout: "Rollout | None" = None) -> tuple[Family, ...]:
+    """Return the metric families of a worker that starts with this model, alone or in a deployment."""
     requests = {"path": PATHS, "status": tuple(map(str, STATUSES))}
     fields = {"field": tuple(field.name for field in model.predictor.signature.fields)}
     return (
+        *(rollout.families if rollout else ()),
         Family("requests", "Requests that have a response", "counter", requests),
         Family("predict_seconds", "Time from the headers of a request to its response", "histogram", {}, SECONDS),
         Family("in_flight", "Requests that have no response yet", "gauge"),
@@ -145,11 +137,13 @@ def open_prediction_log(settings: Settings, counters: Counters, log: Log) -> Pre
     return PredictionLog(target, settings.prediction_log_seconds)
 
 
-def open_rollout(settings: Settings, make_queue: MakeQueue, on_event: Callable[..., None]) -> Rollout | None:
+def open_rollout(settings: Settings, make_queue: Callable[[HasModel], PredictionQueue], log: Log) -> "Rollout | None":
     """Return the rollout of a deployment, if the settings name one."""
     if settings.deployment is None:
         return None
-    return Rollout(settings.deployment, lambda served: load_served(served, settings.trust), make_queue, on_event)
+    from mlops_pkg.serving.rollout import Rollout, load_served  # a server of one bundle does without
+
+    return Rollout(settings.deployment, lambda served: load_served(served, settings.trust), make_queue, log.write)
 
 # %% ../../nbs/serving/46a_service.ipynb #service-2
 class Service:
@@ -158,17 +152,16 @@ class Service:
     def __init__(self, settings: Settings, counts: Path, log: Log) -> None:
         """Load the models and take over counters in the folder `counts`; raise `BundleError` if one cannot predict."""
         self.settings, self.log = settings, log
-        self.rollout = open_rollout(settings, self._make_queue, self._on_event)
+        self.rollout = open_rollout(settings, self._make_queue, log)
         is_logging = settings.prediction_log is not None
         self.models = self.rollout or Models(settings.bundle, self._on_event, settings.trust, is_logging)
-        self.counters = Counters(counts, families(self.models.current) + (arm_families() if self.rollout else ()))
+        self.counters = Counters(counts, families(self.models.current, self.rollout))
         self.arm = Arm("champion", self.models, self._make_queue(self.models))
         self.held_bytes = 0  # of request bodies
         self.connections: Collection[Any] = ()  # that are open
         self.closing_headers: list[tuple[bytes, bytes]] = []  # of every response, once the server shuts down
         self.prediction_log = open_prediction_log(settings, self.counters, log)
-        self.shadowing = Shadowing(self.rollout, self.counters, self.write_entry) if self.rollout else None
-        self.guarding = Guarding(self.rollout, self.counters) if self.rollout else None
+        self.shadowing, self.guarding = watch_rollout(self)
 
     def _make_queue(self, models: HasModel) -> PredictionQueue:
         """Return the queue of a model."""
@@ -189,6 +182,16 @@ class Service:
         if event.startswith("bundle_"):
             self.counters.add(event.replace("bundle", "bundles"))
 
+# %% ../../nbs/serving/46a_service.ipynb #watch-rollout
+def watch_rollout(service: Service) -> "tuple[Shadowing | None, Guarding | None]":
+    """Return the shadows and the guards of a deployment, if there is one."""
+    if service.rollout is None:
+        return None, None
+    from mlops_pkg.serving.rollout import Guarding, Shadowing
+
+    shadowing = Shadowing(service.rollout, service.counters, service.write_entry)
+    return shadowing, Guarding(service.rollout, service.counters)
+
 # %% ../../nbs/serving/46a_service.ipynb #choosing
 def choose_arm(
     service: Service, scope: MutableMapping[str, Any], records: Sequence[Any] | None = None, version: str | None = None
@@ -196,8 +199,7 @@ def choose_arm(
     """Return who answers a request, which may name the version; the scope remembers the role."""
     arm = service.arm
     if service.rollout:
-        asked = arm_of_version(*service.rollout.now, version) if version else None
-        arm = asked or choose(*service.rollout.now, scope["request_id"], records)
+        arm = service.rollout.choose(scope["request_id"], records, version)
     scope["role"] = arm.role
     return arm
 
@@ -226,6 +228,8 @@ def log_predictions(service: Service, part: BatchSlice, at: tuple[str, str, str]
 async def watch(service: Service) -> None:
     """Take over new bundles, or decisions on a deployment."""
     if service.rollout and service.guarding:
+        from mlops_pkg.serving.rollout import follow
+
         await follow(service.rollout, service.guarding, service.log.write)
     while service.settings.reload_seconds:
         await asyncio.sleep(service.settings.reload_seconds)
