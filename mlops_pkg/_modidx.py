@@ -1204,6 +1204,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'mlops_pkg/deployment/plan.py'),
                                            'mlops_pkg.deployment.plan._Part': ( 'deployment/plan.html#_part',
                                                                                 'mlops_pkg/deployment/plan.py'),
+                                           'mlops_pkg.deployment.plan._error_line': ( 'deployment/plan.html#_error_line',
+                                                                                      'mlops_pkg/deployment/plan.py'),
                                            'mlops_pkg.deployment.plan.check_inside': ( 'deployment/plan.html#check_inside',
                                                                                        'mlops_pkg/deployment/plan.py'),
                                            'mlops_pkg.deployment.plan.parse_plan': ( 'deployment/plan.html#parse_plan',

@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
+from ..bundle.records import nearest
+
 # %% ../../nbs/deployment/39k_plan.ipynb #parts-2
 class DeploymentError(Exception):
     """A deployment that is not possible as declared or asked; the message names the file, the key and the value."""
@@ -83,16 +85,25 @@ class Plan(_Part):
         return {"canary": self.ramp.steps[0], "ab": self.share or 0.0}.get(self.mode, 0.0)
 
 # %% ../../nbs/deployment/39k_plan.ipynb #parse-plan
+def _error_line(name: str, error: Any) -> str:
+    """Return the line for an entry of `ValidationError.errors()`."""
+    key, reason = ".".join(map(str, error["loc"])), error["msg"][0].lower() + error["msg"][1:]
+    if error["type"] == "extra_forbidden":
+        *parts, unknown = error["loc"]
+        of: dict[str, type[_Part]] = {"ramp": Ramp, "guards": Guards}
+        known = (of[str(parts[0])] if parts else Plan).model_fields
+        close = nearest(str(unknown), known)
+        return f"{name}: {key}: unknown key; " + (f"did you mean '{close}'?" if close else f"keys: {', '.join(known)}")
+    value = "" if error["type"] in ("conflict", "missing") else f" = {error['input']!r}"
+    return f"{name}: {key}{value}{': ' if key else ''}{reason}"
+
+
 def parse_plan(values: Any, name: str) -> Plan:
     """Return the plan that the values of a file describe; raise `DeploymentError` with a line for each mistake."""
     try:
         return Plan.model_validate(values)
     except ValidationError as error:
-        lines = []
-        for one in error.errors():
-            key = ".".join(map(str, one["loc"]))
-            value = "" if one["type"] in ("conflict", "missing") else f" = {one['input']!r}"
-            lines.append(f"{name}: {key}{value}{': ' if key else ''}{one['msg'][0].lower()}{one['msg'][1:]}")
+        lines = [_error_line(name, one) for one in error.errors()]
         raise DeploymentError("\n".join(lines)) from None
 
 # %% ../../nbs/deployment/39k_plan.ipynb #sticky-2

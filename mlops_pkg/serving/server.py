@@ -321,14 +321,19 @@ def raise_file_limit(connections: int) -> None:
 def run_server(settings: Settings) -> int:
     """Serve until told to end; return the exit code, or raise `BundleError` or `SettingsError` if the start fails."""
     from mlops_pkg.bundle.manifest import verify
+    from mlops_pkg.deployment.ledger import read_state
 
     if settings.deployment is None:
         verify(settings.bundle)
+        served = f"answers with the bundle in {settings.bundle}"
+    else:
+        read_state(settings.deployment)
+        served = f"follows the deployment in {settings.deployment}"
     raise_file_limit(settings.max_connections)
     with listen(settings.host, settings.port) as listener, tempfile.TemporaryDirectory(prefix="counts-") as counts:
-        address, served = format_address(*listener.getsockname()[:2]), settings.deployment or settings.bundle
+        address = format_address(*listener.getsockname()[:2])
         print(
-            f"http://{address} answers with the bundle in {served}",
+            f"http://{address} {served}",
             file=sys.stderr,
             flush=True,
         )

@@ -21,7 +21,7 @@ from mlops_pkg.prediction_log.segments import list_days
 from mlops_pkg.prediction_log.verify import verify
 from mlops_pkg.serving.settings import new_key
 from tests.prediction_log.conftest import logged, open_predictor
-from tests.serving.conftest import JSON, Reply, Server, until, workers_of
+from tests.serving.conftest import JSON, Reply, Server, launch, until, workers_of
 from tests.serving.conftest import start as start_server
 from tests.toy import GRAPH, RECORD, write_bundle
 
@@ -350,6 +350,14 @@ def test_where_no_decision_can_be_written_guards_try_again(start: Start, project
         until(lambda: read_state(project / "deployment").over)
 
     assert read_state(project / "deployment").decision == "rollback"
+
+
+def test_a_deployment_that_is_not_there_is_told_before_anything_listens(tmp_path: Path) -> None:
+    process, log = launch("--deployment", str(tmp_path / "nowhere"), "--port", "0")
+
+    assert process.wait(20) == 1
+    [line] = log.read_text().splitlines()
+    assert line.endswith("nowhere/ledger.jsonl: not found; `mlops_pkg deploy start` makes it from deployment.yaml")
 
 
 ADMIN = {"authorization": f"Bearer {KEY}", "content-type": JSON}
