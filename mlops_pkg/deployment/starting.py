@@ -60,6 +60,8 @@ def _check_fit(plan: Plan, signatures: dict[str, Signature]) -> None:
     for role, signature in signatures.items():
         if changes := list(breaking_changes(champion, signature)):
             raise DeploymentError(f"{role}: does not fit the requests of the champion's clients: {'; '.join(changes)}")
+    if plan.automation.level == "partial" and len(champion.classes) != 2:
+        raise DeploymentError("automation.level = partial: needs a model of two classes")
     names = [field.name for field in champion.fields]
     if plan.sticky != "request_id" and plan.sticky not in names:
         raise DeploymentError(f"sticky = {plan.sticky}: expected request_id, or a field: {', '.join(names)}")

@@ -37,6 +37,7 @@ class Entry(NamedTuple):
     role: str  # of the model in the deployment, such as champion
     moment: float  # of the answer, in seconds since 1970
     seconds: float  # from the headers of the request to its answer
+    band: tuple[float, float] | None = None  # probabilities that were referred to a person; None without automation
 
 # %% ../../nbs/prediction_log/39f_rows.ipynb #personal-2
 Personal = Literal["drop", "mask", "keep"]
@@ -176,6 +177,20 @@ def _answer_columns(
         errors = pa.array([error for batch in batches for error in batch.errors()], pa.string()).take(pa.array(at))
     return columns | {"error": errors}
 
+
+def _decision_array(entries: Sequence[Entry], answers: "pa.Array") -> "pa.Array":
+    """Return `auto` or `refer` for each record; null for one without an answer, or without automation."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    counts = [entry.rows for entry in entries]
+    bands = np.repeat([entry.band or (np.nan, np.nan) for entry in entries], counts, axis=0)
+    if pa.types.is_fixed_size_list(answers.type):  # of more than two classes or none is automated in part
+        answers = pc.if_else(pc.is_valid(answers), 0.0, None)
+    values = answers.to_numpy(zero_copy_only=False)
+    names = np.where((values >= bands[:, 0]) & (values < bands[:, 1]), "refer", "auto")
+    return pa.array(names, pa.string(), mask=np.isnan(bands[:, 0]) | np.isnan(values))
+
 # %% ../../nbs/prediction_log/39f_rows.ipynb #to-rows-3
 @lru_cache(maxsize=16)
 def _metadata(predictor: Predictor) -> dict[str, str]:
@@ -194,6 +209,7 @@ def to_rows(entries: Sequence[Entry], personal: Personal, secret: bytes) -> "pa.
         values = np.concatenate([feeds[field.name] for feeds in parts])[at]
         inputs.append(input_column(values, field, personal, secret))
     columns = _request_columns(entries) | _answer_columns(batches, at, signature)
+    columns["decision"] = _decision_array(entries, columns["answer"])
     columns["inputs"] = pa.StructArray.from_arrays(inputs, [field.name for field in signature.fields])
     rows = pa.RecordBatch.from_pydict(columns, metadata={**_metadata(entries[0].predictor), "personal": personal})
     return rows.append_column("check", pa.array(row_checks(rows)))

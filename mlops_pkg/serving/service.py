@@ -38,9 +38,10 @@ PATHS = (
 PUBLIC_PATHS = ("/health", "/ready", "/ping", "/v2/health/live", "/v2/health/ready")  # need no key, and are not logged
 STATUSES = (200, 307, 400, 401, 403, 404, 405, 408, 409, 413, 415, 421, 422, 431, 499, 500, 503)
 CODES = (
-    "columns", "decision", "duplicate_key", "encoding", "explain", "failed", "headers", "host", "interval",
-    "media_type", "method", "no_admin_key", "no_key", "no_records", "not_arrow", "not_csv", "not_found", "not_http",
-    "not_json", "not_parquet", "other", "overloaded", "query", "records", "rows", "timeout", "too_large", "wrong_key",
+    "automation", "columns", "decision", "duplicate_key", "encoding", "explain", "failed", "headers", "host",
+    "interval", "media_type", "method", "no_admin_key", "no_key", "no_records", "not_arrow", "not_csv", "not_found",
+    "not_http", "not_json", "not_parquet", "other", "overloaded", "query", "records", "rows", "timeout", "too_large",
+    "wrong_key",
 )  # fmt: skip
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -219,7 +220,8 @@ def log_predictions(service: Service, part: BatchSlice, at: tuple[str, str, str]
     """Log the predictions for a request, with its id, key and role, and let others be asked beside."""
     if service.prediction_log or service.shadowing:
         predictor, answers = part.batch.model.predictor, part.batch.answers
-        entry = Entry(predictor, answers, part.first, part.rows, *at, time.time(), seconds)
+        band = service.rollout.now[0].plan.automation.band if service.rollout else None
+        entry = Entry(predictor, answers, part.first, part.rows, *at, time.time(), seconds, band)
         service.write_entry(entry)
         if service.shadowing:
             service.shadowing.add(entry)

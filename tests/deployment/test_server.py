@@ -422,3 +422,36 @@ def test_a_wrong_body_decides_nothing(
         assert server.get("/deployment/promote", ADMIN | headers, body).status == status
         assert server.get("/deployment/explode", ADMIN, b"{}").status == 404
     assert read_state(project / "deployment").number == 1
+
+
+LEVELS = {
+    "partial": {"level": "partial", "refer": [0.4, 0.6]},
+    "assist": {"level": "assist"},
+    "shadow": {"level": "shadow"},
+    "full": {"level": "full"},
+}
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_who_decides_is_said_and_logged(start: Start, project: Path, level: str) -> None:
+    start(automation=LEVELS[level])
+    records = [RECORD | {"start": f"2013-01-01T{hour:02}:00", "origin": "JFK"} for hour in range(24)]
+    csv = b"origin,wind,start\nEWR,2.0,2013-01-01T21:00\n"
+    with running(project, workers=1) as server:
+        said = server.ask([*records, "none"]).json["predictions"]
+        explained = server.get("/predict", {"content-type": JSON}, json.dumps({"records": records}).encode()).json
+        others = [server.get("/predict", {"content-type": "text/csv"}, csv)]
+        others.append(server.get("/invocations", {"content-type": JSON}, json.dumps({"instances": records}).encode()))
+
+    rows = logged(project / "predictions")[:25]
+    chances = [row["answer"] for row in rows[:-1]]
+    wanted = {
+        "partial": ["refer" if 0.4 <= chance < 0.6 else "auto" for chance in chances],
+        "full": [None] * 24,
+    }.get(level, ["refer"] * 24)
+    assert [row["decision"] for row in rows] == [*wanted, None]
+    assert [one.get("decision") for one in said] == [*wanted, None]
+    assert [one["probability"] for one in said[:-1]] == ([None] * 24 if level == "shadow" else chances)
+    assert explained["predictions"] == said[:-1]
+    assert {reply.status for reply in others} == ({200} if level == "full" else {415})
+    assert verified(project, "old")
