@@ -60,6 +60,7 @@ class Automation(_Part):
 
     level: Literal["full", "partial", "assist", "shadow"] = "full"
     refer: tuple[float, float] | None = Field(default=None, strict=False)  # probabilities that are referred to a person
+    twice: float = Field(default=0.0, ge=0, le=1, description="share of what is referred that two people label")
 
     @model_validator(mode="after")
     def _raise_band(self) -> "Automation":

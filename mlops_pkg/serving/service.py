@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 # %% ../../nbs/serving/46a_service.ipynb #families
 PATHS = (
     "/predict", "/invocations", "/v2", "/model", "/health", "/ready", "/ping", "/metrics", "/openapi.json", "/docs",
-    "/deployment", "/", "other",
+    "/deployment", "/cases", "/", "other",
 )  # fmt: skip
 PUBLIC_PATHS = ("/health", "/ready", "/ping", "/v2/health/live", "/v2/health/ready")  # need no key, and are not logged
 STATUSES = (200, 307, 400, 401, 403, 404, 405, 408, 409, 413, 415, 421, 422, 431, 499, 500, 503)
 CODES = (
-    "automation", "columns", "decision", "duplicate_key", "encoding", "explain", "failed", "headers", "host",
+    "automation", "cases", "columns", "decision", "duplicate_key", "encoding", "explain", "failed", "headers", "host",
     "interval", "media_type", "method", "no_admin_key", "no_key", "no_records", "not_arrow", "not_csv", "not_found",
     "not_http", "not_json", "not_parquet", "other", "overloaded", "query", "records", "rows", "timeout", "too_large",
     "wrong_key",

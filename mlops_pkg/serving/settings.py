@@ -80,6 +80,7 @@ class Endpoint(BaseModel):
     deployment: Path | None = Field(None, strict=False, description="folder of a deployment, instead of one bundle")
     keys: tuple[Key, ...] = Field((), strict=False, description="keys of clients; needed if others reach the host")
     admin_keys: tuple[Key, ...] = Field((), strict=False, description="keys that may steer the deployment over HTTP")
+    reviewer_keys: tuple[Key, ...] = Field((), strict=False, description="keys of people who label what is referred")
     allowed_hosts: tuple[str, ...] = Field((), strict=False, description="Host names to answer without keys; * for any")
     partial: bool = Field(True, description="predict the valid records of a request that has invalid ones too")
 
@@ -116,7 +117,7 @@ class Settings(Endpoint):
         return self
 
 # %% ../../nbs/serving/40_settings.ipynb #misfits
-_KEYS = ("keys", "admin_keys")
+_KEYS = ("keys", "admin_keys", "reviewer_keys")
 
 
 def _conflicts(settings: Settings) -> Iterator[tuple[str, str]]:

@@ -21,8 +21,8 @@ from ..browser.page import render
 from ..deployment.guards import judge
 from ..deployment.ledger import decide, read_states
 from ..deployment.plan import DeploymentError
-from .bodies import check_headers, media_type_of, read_body
-from .messages import JSON, RefusedError
+from .bodies import read_json_body
+from .messages import RefusedError
 from .page import file_route, html_response
 from .rollout import Guarding, Rollout
 from .schema import STATIC
@@ -46,22 +46,14 @@ def deployment_facts(rollout: Rollout, guarding: Guarding) -> dict[str, Any]:
     }
 
 # %% ../../nbs/serving/47c_steering.ipynb #decisions-2
-_MAX_BYTES, _MAX_REASON = 4096, 500
+_MAX_REASON = 500
 
 
 async def _read_reason(service: Service, request: Request) -> str:
     """Return the reason in the body of a decision; raise `RefusedError` for another body."""
-    headers = request.scope["named_headers"]
-    check_headers("POST", media_type_of(headers), headers, _MAX_BYTES, (JSON,))
-    body = await read_body(service, request.scope, request.receive, _MAX_BYTES)
-    service.held_bytes -= len(body)
-    try:
-        values = json.loads(body)
-    except (ValueError, RecursionError):
-        raise RefusedError(400, "not_json", "not a JSON text") from None
-    reason = values.get("reason", "") if isinstance(values, dict) else None
-    if not isinstance(reason, str) or len(reason) > _MAX_REASON or set(values) - {"reason"}:
-        raise RefusedError(422, "decision", f'expected {{"reason": "..."}}, of {_MAX_REASON} characters at most')
+    reason = (await read_json_body(service, request, {"reason"})).get("reason", "")
+    if not isinstance(reason, str) or len(reason) > _MAX_REASON:
+        raise RefusedError(422, "decision", f"reason: expected a text of {_MAX_REASON} characters at most")
     return reason
 
 # %% ../../nbs/serving/47c_steering.ipynb #add-routes

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from mlops_pkg.deployment.cases import read_labels
 from mlops_pkg.deployment.ledger import State, decide, read_state, read_states
 from mlops_pkg.prediction_log.segments import list_days
 from mlops_pkg.prediction_log.verify import verify
@@ -28,6 +29,7 @@ from tests.toy import GRAPH, RECORD, write_bundle
 Start = Callable[..., State]
 KEY, STORED = new_key("operator")
 CLIENT, CLIENT_STORED = new_key("client")
+PEOPLE = {name: new_key(name) for name in ("ann", "bob")}
 
 
 class Said(NamedTuple):
@@ -365,8 +367,10 @@ ADMIN = {"authorization": f"Bearer {KEY}", "content-type": JSON}
 
 def steered() -> dict[str, str]:
     """Settings with keys of both kinds."""
-    keys = {"keys": CLIENT_STORED, "admin_keys": STORED}
-    return {f"SERVE_{name.upper()}": f"{key.name}:{key.sha256}" for name, key in keys.items()}
+    keys = {"keys": [CLIENT_STORED], "admin_keys": [STORED], "reviewer_keys": [stored for _, stored in PEOPLE.values()]}
+    return {
+        f"SERVE_{name.upper()}": ",".join(f"{key.name}:{key.sha256}" for key in some) for name, some in keys.items()
+    }
 
 
 def test_an_admin_key_shows_and_steers(start: Start, project: Path) -> None:
@@ -455,3 +459,62 @@ def test_who_decides_is_said_and_logged(start: Start, project: Path, level: str)
     assert explained["predictions"] == said[:-1]
     assert {reply.status for reply in others} == ({200} if level == "full" else {415})
     assert verified(project, "old")
+
+
+def _as(name: str) -> dict[str, str]:
+    """The headers of a person."""
+    return {"authorization": f"Bearer {PEOPLE[name][0]}", "content-type": JSON}
+
+
+def test_what_is_referred_is_labelled_by_people_with_keys_of_their_own(start: Start, project: Path) -> None:
+    start(automation={"level": "partial", "refer": [0.4, 0.6]})
+    records = [RECORD | {"start": f"2013-01-01T{hour:02}:00", "origin": "JFK"} for hour in range(24)]
+    with running(project, **steered()) as server:
+        asked = {"authorization": f"Bearer {CLIENT}", "content-type": JSON, "x-request-id": "order-17"}
+        said = server.get("/predict", asked, json.dumps({"records": records}).encode()).json["predictions"]
+        referred = [row for row, one in enumerate(said) if one["decision"] == "refer"]
+        first, second = (server.get("/cases", _as(name)).json for name in PEOPLE)
+        case = first["case"]
+        wrong = server.get(f"/cases/{case['number']}", _as("ann"), b'{"label": "perhaps"}')
+        others = server.get(f"/cases/{case['number']}", _as("bob"), b'{"label": "1"}')
+        done = server.get(f"/cases/{case['number']}", _as("ann"), b'{"label": "1"}').json
+        for key in (CLIENT, KEY, "wrong"):
+            assert server.get("/cases", {"authorization": f"Bearer {key}"}).status == 401
+        os.kill(workers_of(server.process)[0], signal.SIGKILL)
+
+    assert len(referred) > 2
+    assert case["inputs"] == records[referred[0]]
+    assert case["shown"] == {name: value for name, value in said[referred[0]].items() if name != "decision"}
+    assert second["case"]["record"] == referred[1]
+    assert first["labels"] == ["0", "1"]
+    assert (wrong.status, others.status) == (422, 409)
+    assert done["case"]["record"] == referred[2]
+    assert done["progress"]["labelled"] == 1
+    [label] = read_labels(project / "deployment" / "cases.sqlite")
+    assert (label["request_id"], label["record"], label["label"], label["who"]) == ("order-17", referred[0], "1", "ann")
+
+
+def test_what_cannot_be_stored_is_not_said_to_be_referred(start: Start, project: Path) -> None:
+    start(automation={"level": "assist"})
+    with running(project, workers=1) as server:
+        assert server.ask([RECORD]).status == 200
+        for file in (project / "deployment").glob("cases*"):
+            file.unlink()
+        (project / "deployment" / "cases.sqlite").mkdir()
+        reply = server.ask([RECORD])
+
+    assert (reply.status, reply.json["error"]["code"]) == (503, "cases")
+    assert reply.headers["retry-after"]
+
+
+def test_without_reviewer_keys_no_case_is_given_out(start: Start, project: Path) -> None:
+    start(automation={"level": "shadow"})
+    with running(project, workers=1) as server:
+        server.ask([RECORD])
+        replies = [
+            server.get("/cases"),
+            server.get("/cases/page"),
+            server.get("/cases/1", {"content-type": JSON}, b"{}"),
+        ]
+
+    assert {(reply.status, reply.json["error"]["code"]) for reply in replies} == {(403, "no_admin_key")}

@@ -288,7 +288,7 @@ def test_what_is_shown_is_read_back(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["keys", "admin_keys"])
+@pytest.mark.parametrize("name", ["keys", "admin_keys", "reviewer_keys"])
 def test_what_is_shown_holds_no_digest(name: str) -> None:
     settings = Settings.model_validate({name: (Key(name="planning", sha256=DIGEST),)})
     assert "planning" in show_settings(settings)
