@@ -189,9 +189,7 @@ def test_every_file_that_a_page_names_is_there(client: httpx.Client) -> None:
     assert {media_types[name] for name in media_types if name.endswith(".css")} == {"text/css"}
     here = {path.name for path in STATIC.glob("*") if path.suffix in (".css", ".js")}
     ours = {path.name for path in static_files().values() if path.parent == STATIC}
-    assert here - ours == {
-        "deployment.js"
-    }  # of the page that needs a key of its own: tests/slow/test_deployment_page.py
+    assert here - ours == {"deployment.js", "cases.js"}  # of pages that need keys of their own, see tests/slow
     assert client.get("/openapi.json").json()["info"]["title"] == "toy"
     assert client.get("/docs/../settings").status_code == client.get("/docs/%2e%2e/page.js").status_code == 404
 

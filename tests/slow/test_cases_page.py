@@ -1,5 +1,7 @@
 """Two people label in two browsers with the keyboard alone, and never have the same case."""
 
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,8 +30,6 @@ def _number(browser: webdriver.Chrome) -> str:
 
 
 def test_two_people_label_with_the_keyboard(start: Callable[..., State], project: Path, tmp_path: Path) -> None:
-    import json
-
     start(automation={"level": "assist", "twice": 0.0})
     records = [RECORD | {"origin": HOSTILE}] * 6
     asked = {"authorization": f"Bearer {CLIENT}", "content-type": JSON}
@@ -44,11 +44,11 @@ def test_two_people_label_with_the_keyboard(start: Callable[..., State], project
             browser.get(f"http://{name}:{PEOPLE[name][0]}@127.0.0.1:{server.port}/cases/page")
             WebDriverWait(browser, 20).until(lambda _, browser=browser: _number(browser))
         seen = [_number(ann), _number(bob)]
-        shown = ann.find_element(By.ID, "fields").text
+        shown, opinion = ann.find_element(By.ID, "fields").text, ann.find_element(By.ID, "shown").text
         for turn in range(3):
             for browser in people.values():
                 before = _number(browser)
-                ActionChains(browser).send_keys("12"[turn % 2]).perform()
+                ActionChains(browser).send_keys("01"[turn % 2]).perform()
                 WebDriverWait(browser, 20).until(lambda _, browser=browser, before=before: _number(browser) != before)
                 seen.append(_number(browser))
         ends = [browser.find_element(By.ID, "question").text for browser in people.values()]
@@ -56,6 +56,7 @@ def test_two_people_label_with_the_keyboard(start: Callable[..., State], project
 
     assert sorted(number for number in seen if number) == [f"no. {number}" for number in range(1, 7)]
     assert HOSTILE in shown
+    assert re.fullmatch(r"The model says 1, with a probability of \d\d\.\d %\.", opinion)
     assert ends == ["No case waits for you"] * 2
     assert titles == ["Cases of toy"] * 2
     assert said == []

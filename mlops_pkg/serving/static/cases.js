@@ -1,4 +1,4 @@
-// One case at a time; the keys 1 to 9 label it, and the next one appears.
+// One case at a time; a key labels it, and the next one appears. Labels of one character are their own keys.
 "use strict";
 const here = location.origin + location.pathname; // without a key that the address may hold
 const find = (id) => document.getElementById(id);
@@ -18,15 +18,21 @@ function show({ case: found, target, labels, progress }) {
   find("number").textContent = found ? `no. ${found.number}` : "";
   find("question").textContent = found ? `What is ${target}?` : "No case waits for you";
   find("fields").tBodies[0].replaceChildren(...(found ? Object.entries(found.inputs).map(row) : []));
-  find("shown").textContent = found && found.shown ? `The model says: ${JSON.stringify(found.shown)}` : "";
+  find("shown").textContent = found && found.shown ? opinion(found.shown) : "";
+  const plain = labels.every((label) => label.length === 1);
   const buttons = labels.map((label, place) => {
-    const button = Object.assign(document.createElement("button"), { type: "button", textContent: `${place + 1}: ${label}` });
+    const key = plain ? label : String(place + 1);
+    const button = Object.assign(document.createElement("button"), { type: "button", textContent: plain ? label : `${key}: ${label}` });
     button.addEventListener("click", () => decide(label));
-    button.dataset.label = label;
+    Object.assign(button.dataset, { label, key });
     return button;
   });
   find("labels").replaceChildren(...(found ? buttons : []));
-  find("question").focus();
+}
+
+function opinion({ prediction, probabilities }) {
+  const chance = probabilities ? `, with a probability of ${(100 * probabilities[prediction]).toFixed(1)} %` : "";
+  return `The model says ${prediction}${chance}.`;
 }
 
 async function ask(path, options) {
@@ -51,7 +57,7 @@ const decide = (label) => ask(String(present.number), {
 });
 
 addEventListener("keydown", (event) => {
-  const button = find("labels").children[Number(event.key) - 1];
+  const button = [...find("labels").children].find((one) => one.dataset.key === event.key);
   if (button && present && !event.repeat && !event.ctrlKey && !event.metaKey && !event.altKey) decide(button.dataset.label);
 });
 setInterval(() => {
