@@ -61,12 +61,13 @@ class PredictResult:
     part: BatchSlice | None = None  # the predictions, for the prediction log
 
     @classmethod
-    def of(cls, part: BatchSlice, content: bytes) -> "PredictResult":
-        """Return the result of a request with these predictions."""
+    def of(cls, service: Service, part: BatchSlice, content: bytes) -> "PredictResult":
+        """Return the result of a request with these predictions, which are kept only for a log or shadows."""
+        kept = part if service.keeps_answers else None
         if not part.batch.answers.rejects:
-            return cls(content, part.rows, part=part)
+            return cls(content, part.rows, part=kept)
         answers = part.answers
-        return cls(content, part.rows, int(answers.rejected.sum()), answers.rejects, part=part)
+        return cls(content, part.rows, int(answers.rejected.sum()), answers.rejects, part=kept)
 
     def status(self, partial: bool) -> int:
         """Return 422 if no record has a prediction, or one has none and `partial` is off; else 200."""
@@ -81,7 +82,7 @@ async def predict_in_thread(
     """Return the result of a request whose predictions are computed in the thread."""
     model, data, answers, content = await arm.queue.run_in_thread(work)
     service.count_predictions(model, data, answers)
-    return PredictResult.of(BatchSlice(Batch(answers, model), 0, len(answers.answer)), content)
+    return PredictResult.of(service, BatchSlice(Batch(answers, model), 0, len(answers.answer)), content)
 
 # %% ../../nbs/serving/47a_predicting.ipynb #decisions-2
 def check_automation(service: Service) -> None:
@@ -112,7 +113,7 @@ async def predict_json(service: Service, scope: Scope, body: bytes, extras: Extr
     else:
         part = await arm.queue.predict(records)
         said.extend(decide(rollout, part.lines, part.answers) if rollout else part.lines)
-        result = PredictResult.of(part, json_response(said, part.batch.model.info))
+        result = PredictResult.of(service, part, json_response(said, part.batch.model.info))
     if rollout and rollout.now[0].plan.automation.band:
         from mlops_pkg.serving.referring import refer
 
@@ -213,7 +214,7 @@ async def predict_frame(service: Service, scope: Scope, receive: Receive, send: 
     finally:
         service.held_bytes -= len(body)
     content = write_invocations(part.answers, part.batch.model.predictor.signature)
-    await _send_result(scope, send, PredictResult.of(part, content), 200, JSON)
+    await _send_result(scope, send, PredictResult.of(service, part, content), 200, JSON)
 
 
 async def _predict_frame(service: Service, arm: Arm, body: bytes) -> BatchSlice:

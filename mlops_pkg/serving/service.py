@@ -163,6 +163,7 @@ class Service:
         self.closing_headers: list[tuple[bytes, bytes]] = []  # of every response, once the server shuts down
         self.prediction_log = open_prediction_log(settings, self.counters, log)
         self.shadowing, self.guarding = watch_rollout(self)
+        self.keeps_answers = bool(self.prediction_log or self.shadowing)
 
     def _make_queue(self, models: HasModel) -> PredictionQueue:
         """Return the queue of a model."""
