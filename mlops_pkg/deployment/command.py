@@ -134,17 +134,14 @@ def check(challenger: str, folder: Path, since: str, until: str, allowed: float,
 @click.option("--bundle", default="artifacts/package", show_default=True, help="Folder, NAME@VERSION or NAME#STAGE.")
 @click.option("--share", type=click.FloatRange(0, 1), help="Share of the decisions that people can take.")
 @click.option("--cost", type=click.FloatRange(0, 1), help="Cost of asking a person, where an error costs 1.")
-@click.argument(
-    "rows", nargs=-1, type=click.Path(path_type=Path),
-    default=(Path("artifacts/ingest/validation.parquet"), Path("artifacts/ingest/test.parquet")),
-)  # fmt: skip
+@click.argument("rows", nargs=-1, required=True, type=click.Path(path_type=Path))
 def band(rows: tuple[Path, ...], bundle: str, share: float | None, cost: float | None) -> None:
     """Choose the probabilities that are referred to people, on the first of ROWS, and show the errors on all of them.
 
     \b
     Examples:
-      mlops_pkg deploy band --share 0.2
-      mlops_pkg deploy band --cost 0.3 artifacts/ingest/validation.parquet artifacts/ingest/live.parquet
+      mlops_pkg deploy band --share 0.2 artifacts/ingest/validation.parquet artifacts/ingest/test.parquet
+      mlops_pkg deploy band --cost 0.3 artifacts/ingest/validation.parquet
     """  # noqa: D301
     from mlops_pkg.bundle.manifest import find_bundle
     from mlops_pkg.bundle.predictor import Predictor
