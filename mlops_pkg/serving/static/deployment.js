@@ -1,6 +1,7 @@
 // The split, the guards and the ledger of a deployment, every second; and the buttons that decide.
 "use strict";
 const here = location.origin + location.pathname; // without a key that the address may hold
+const silent = "the server does not answer";
 const find = (id) => document.getElementById(id);
 const percent = (value) => (value === null ? "" : `${(100 * value).toFixed(2)} %`);
 
@@ -47,9 +48,10 @@ async function ask(path, options) {
     const reply = await fetch(new URL(path, here), options);
     const values = await reply.json();
     if (reply.ok) show(values);
-    find("told").textContent = reply.ok ? "" : values.error.message;
+    if (!reply.ok) find("told").textContent = values.error.message;
+    else if (options || find("told").textContent === silent) find("told").textContent = ""; // what a decision met with stays
   } catch {
-    find("told").textContent = "the server does not answer";
+    find("told").textContent = silent;
   }
 }
 
