@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow.parquet as pq
 
 from mlops_pkg.bundle.predictor import Predictor
 from mlops_pkg.deployment.starting import start as begin
 from mlops_pkg.prediction_log.segments import forget, join_segments, list_days, list_segments, lock_log
 from mlops_pkg.prediction_log.verify import verify
+from tests.prediction_log.conftest import real_records
 from tests.serving.conftest import Server, start
 from tests.serving.load import Line, connect
 from tests.serving.wire import request
@@ -34,20 +34,13 @@ BUNDLE = ROOT / "artifacts" / "package"
 CLIENTS, SECONDS, ROWS = 16, 12.0, 10_000
 
 
-def real_records() -> list[dict[str, Any]]:
-    """The first rows of the test months, as JSON values."""
-    fields = [field.name for field in Predictor.load(BUNDLE).signature.fields]
-    frame = pd.read_parquet(ROOT / "artifacts" / "ingest" / "test.parquet")[fields].head(ROWS)
-    for name in frame.select_dtypes("datetime"):
-        frame[name] = frame[name].dt.strftime("%Y-%m-%dT%H:%M:%S")
-    found: list[dict[str, Any]] = json.loads(frame.to_json(orient="records"))
-    return found
-
-
 def bodies() -> list[bytes]:
     """A request for each record."""
     headers = {"content-type": "application/json"}
-    return [request("POST", "/predict", headers, json.dumps({"records": [one]}).encode()) for one in real_records()]
+    return [
+        request("POST", "/predict", headers, json.dumps({"records": [one]}).encode())
+        for one in real_records(BUNDLE, ROWS)
+    ]
 
 
 async def drive(port: int, contents: list[bytes], until: float, most: float = float("inf")) -> list[float]:

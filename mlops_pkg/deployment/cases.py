@@ -30,7 +30,7 @@ class NewCase(NamedTuple):
 
 
 class Case(NamedTuple):
-    """A case that a person has taken."""
+    """A case that is assigned to a person."""
 
     number: int
     request_id: str
@@ -124,7 +124,7 @@ class CaseQueue:
 
 # %% ../../nbs/deployment/39q_cases.ipynb #agreement-2
 class Progress(NamedTuple):
-    """How far the people are."""
+    """How many cases wait, how many are labelled, and how far people agree."""
 
     waiting: int
     labelled: int  # cases with all the labels that they need
@@ -162,7 +162,7 @@ def _read(path: Path) -> sqlite3.Connection:
 
 
 def progress(path: Path) -> Progress:
-    """Return how far the people are."""
+    """Return how many cases wait, how many are labelled, and how far people agree."""
     query = """select needed, (select count(*) from labels where labels.number = cases.number) from cases"""
     pairs = """select min(who), max(who), number from labels group by number having count(*) = 2"""
     with closing(_read(path)) as connection:

@@ -150,19 +150,16 @@ def band(rows: tuple[Path, ...], bundle: str, share: float | None, cost: float |
 
     if (share is None) == (cost is None):
         raise DeploymentError("band: give either --share or --cost")
-    predictor, found = Predictor.load(find_bundle(bundle)), None
-    for path in rows:
-        probability, truth = read_labelled(predictor, path)
-        threshold = predictor.signature.threshold or 0.5
-        if found is None:
-            chosen = (
-                choose_band(probability, threshold, share) if share is not None else band_of(cost or 0.0, threshold)
-            )
-            found = chosen
-            if found[0] >= found[1]:
-                raise DeploymentError("band: no decision would be referred; give a larger share, or a smaller cost")
-            click.echo(f"automation: {{level: partial, refer: [{found[0]:.9g}, {found[1]:.9g}]}}")
-        automatic, referred = two_sides(probability, truth, threshold, found)
+    predictor = Predictor.load(find_bundle(bundle))
+    labelled = {path: read_labelled(predictor, path) for path in rows}
+    threshold = 0.5 if predictor.signature.threshold is None else predictor.signature.threshold
+    probability, _ = labelled[rows[0]]
+    low, high = band_of(cost, threshold) if cost is not None else choose_band(probability, threshold, share or 0.0)
+    if low >= high:
+        raise DeploymentError("band: no decision would be referred; give a larger share, or a smaller cost")
+    click.echo(f"automation: {{level: partial, refer: [{low:.9g}, {high:.9g}]}}")
+    for path, (probability, truth) in labelled.items():
+        automatic, referred = two_sides(probability, truth, threshold, (low, high))
         part = referred.rows / max(referred.rows + automatic.rows, 1)
         click.echo(f"{path}: {part:.1%} referred; wrong: automatic {automatic}; referred {referred}")
 
@@ -173,7 +170,9 @@ def band(rows: tuple[Path, ...], bundle: str, share: float | None, cost: float |
 def cases(folder: Path, out: Path | None) -> None:
     """Show how far people are with what was referred to them, and how far they agree."""
     import csv
+    import io
 
+    from mlops_pkg.core.workspace import write_bytes
     from mlops_pkg.deployment.cases import progress, read_labels
 
     found = progress(folder / "cases.sqlite")
@@ -181,12 +180,11 @@ def cases(folder: Path, out: Path | None) -> None:
     click.echo(f"{found.waiting:,} wait, {found.labelled:,} are labelled, {found.twice:,} of them twice{kappa}")
     if out is not None:
         labels = read_labels(folder / "cases.sqlite")
-        beside = out.with_name(f".{out.name}.tmp")
-        with beside.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, ("request_id", "record", "label", "who", "time"), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(labels)
-        beside.replace(out)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, ("request_id", "record", "label", "who", "time"), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(labels)
+        write_bytes(out, text.getvalue().encode())
         click.echo(f"{out}: {len(labels):,} labels")
 
 # %% ../../nbs/deployment/85c_command.ipynb #deploy-manifests

@@ -61,6 +61,14 @@ class State:
         return cls(**values | {"plan": parse_plan(values["plan"], LEDGER), "bundles": bundles})
 
 # %% ../../nbs/deployment/39l_ledger.ipynb #reading-2
+def _parse(path: Path, number: int, line: bytes) -> State:
+    """Return the state in a line of a ledger; raise `DeploymentError` if it holds none."""
+    try:
+        return State.from_line(line)
+    except (ValueError, TypeError, KeyError, DeploymentError):
+        raise DeploymentError(f"{path}: line {number}: not a decision") from None
+
+
 def read_states(folder: Path) -> list[State]:
     """Return all states of a deployment, in order; raise `DeploymentError` if there is none, or a line is none."""
     path = folder / LEDGER
@@ -68,15 +76,9 @@ def read_states(folder: Path) -> list[State]:
         lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last line break is half of a line
     except OSError:
         raise DeploymentError(f"{path}: not found; `mlops_pkg deploy start` makes it from deployment.yaml") from None
-    found = []
-    for number, line in enumerate(lines, 1):
-        try:
-            found.append(State.from_line(line))
-        except (ValueError, TypeError, KeyError, DeploymentError):
-            raise DeploymentError(f"{path}: line {number}: not a decision") from None
-    if not found:
+    if not lines:
         raise DeploymentError(f"{path}: holds no decision yet")
-    return found
+    return [_parse(path, number, line) for number, line in enumerate(lines, 1)]
 
 
 def read_state(folder: Path) -> State:
@@ -101,7 +103,8 @@ def append(folder: Path, decide: Callable[[State | None], State]) -> State:
     with _locked(folder / LEDGER) as file:
         content = os.pread(file, os.fstat(file).st_size, 0)
         whole = content.rfind(b"\n") + 1
-        present = State.from_line(content[:whole].splitlines()[-1]) if whole else None
+        lines = content[:whole].split(b"\n")[:-1]
+        present = _parse(folder / LEDGER, len(lines), lines[-1]) if lines else None
         line = decide(present)
         os.ftruncate(file, whole)  # half of a line, of a process that was killed
         os.pwrite(file, line.to_line(), whole)

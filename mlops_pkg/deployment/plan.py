@@ -131,7 +131,7 @@ def parse_plan(values: Any, name: str) -> Plan:
 
 # %% ../../nbs/deployment/39k_plan.ipynb #sticky-2
 def position(value: str, salt: str) -> float:
-    """Return where a value stands between 0 and 1."""
+    """Return the hash of a value as a number from 0 to 1; another salt gives another one."""
     digest = hashlib.sha256(f"{salt}\0{value}".encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..bundle.predictor import Predictor
-from ..bundle.signature import Signature, decide, label_text
-from .rows import facts_of, row_checks, to_inputs
+from ..bundle.signature import Signature
+from .rows import facts_of, row_checks, to_answers, to_inputs
 from .segments import PredictionLogError, list_segments, read_segment
 
 if TYPE_CHECKING:
@@ -43,28 +43,14 @@ class Verdict:
             self.findings.append(finding)
 
 # %% ../../nbs/prediction_log/39i_verify.ipynb #comparing-2
-def _bits(answers: "pa.Array", rows: int) -> npt.NDArray[np.uint64]:
-    """Return the bits of logged answers, rows x numbers; those of a NaN for a missing one."""
-    import pyarrow as pa
-
-    if pa.types.is_fixed_size_list(answers.type):
-        answers = answers.fill_null([float("nan")] * answers.type.list_size).flatten()
-    found: npt.NDArray[np.float64] = answers.fill_null(float("nan")).to_numpy(zero_copy_only=False)
-    return found.view(np.uint64).reshape(rows, -1)
-
-
 def unequal_rows(rows: "pa.RecordBatch", predictor: Predictor, signature: Signature) -> npt.NDArray[np.bool_]:
     """Return which rows have another answer, or another class, than the bundle gives for their inputs."""
-    answers = predictor.predict_inputs([to_inputs(rows, signature)])
-    given = np.ascontiguousarray(answers.answer.reshape(rows.num_rows, -1)).view(np.uint64)
-    logged = _bits(rows["answer"], rows.num_rows)
-    missing = np.isnan(given.view(np.float64)) & np.isnan(logged.view(np.float64))
-    unequal: npt.NDArray[np.bool_] = ((given != logged) & ~missing).any(axis=1)
-    if signature.classes:
-        names = np.array([label_text(label) for label in signature.classes], object)
-        codes = decide(answers.answer, signature.threshold)
-        labels = rows["label"].to_numpy(zero_copy_only=False)
-        unequal |= (names[codes] != labels) & ~answers.rejected
+    logged, given = to_answers(rows, signature), predictor.predict_inputs([to_inputs(rows, signature)])
+    values = [np.ascontiguousarray(one.answer.reshape(rows.num_rows, -1)) for one in (logged, given)]
+    missing = np.isnan(values[0]) & np.isnan(values[1])
+    unequal: npt.NDArray[np.bool_] = ((values[0].view(np.uint64) != values[1].view(np.uint64)) & ~missing).any(axis=1)
+    if logged.label is not None and given.label is not None:
+        unequal |= (logged.label != given.label) & ~given.rejected
     return unequal
 
 # %% ../../nbs/prediction_log/39i_verify.ipynb #verify-2
@@ -106,13 +92,11 @@ def verify(
     for day in days:
         for path in list_segments(day):
             try:
-                unknown = set[str]()
+                identity = ""
                 for rows in read_segment(path):
                     identity, _, _ = facts_of(rows.schema)
-                    if identity not in predictors:
-                        unknown.add(identity)
                     _verify_rows(rows, predictors.get(identity), verdict, path)
-                for identity in unknown:
+                if identity and identity not in predictors:
                     verdict.add(f"{path}: answered by bundle {identity[:12]}; name its folder or version with --bundle")
             except PredictionLogError as error:
                 verdict.add(str(error))

@@ -13,17 +13,14 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ..browser.page import STATIC as SHARED
-from ..browser.page import render
 from ..bundle.signature import label_text
 from ..deployment.cases import progress
 from ..deployment.plan import DeploymentError
 from .bodies import read_json_body
 from .messages import RefusedError
-from .page import file_route, html_response
+from .page import add_keyed_page
 from .referring import cases_of
 from .rollout import Rollout
-from .schema import STATIC
 from .service import Service
 
 # %% ../../nbs/serving/47d_labelling.ipynb #labels-2
@@ -61,11 +58,6 @@ def add_case_routes(app: Starlette, service: Service, rollout: Rollout) -> None:
         number, who = request.path_params["number"], request.scope["key"]
         return JSONResponse(await asyncio.to_thread(store_label, rollout, who, number, values.get("label")))
 
-    async def page(_: Request) -> Response:
-        return html_response(render(STATIC / "cases.html", name=rollout.current.info.name))
-
     app.add_route("/cases", take, methods=["GET"])
-    app.add_route("/cases/page", page, methods=["GET"])
-    app.add_route("/cases/page.js", file_route(STATIC / "cases.js"), methods=["GET"])
-    app.add_route("/cases/page.css", file_route(SHARED / "page.css"), methods=["GET"])
+    add_keyed_page(app, "/cases", lambda: rollout.current.info.name)
     app.add_route("/cases/{number:int}", label, methods=["POST"])

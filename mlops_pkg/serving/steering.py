@@ -16,16 +16,13 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ..browser.page import STATIC as SHARED
-from ..browser.page import render
 from ..deployment.guards import judge
 from ..deployment.ledger import decide, read_states
 from ..deployment.plan import DeploymentError
 from .bodies import read_json_body
 from .messages import RefusedError
-from .page import file_route, html_response
+from .page import add_keyed_page
 from .rollout import Guarding, Rollout
-from .schema import STATIC
 from .service import Service
 
 # %% ../../nbs/serving/47c_steering.ipynb #facts-2
@@ -72,12 +69,7 @@ def add_deployment_routes(app: Starlette, service: Service, rollout: Rollout, gu
         await asyncio.to_thread(rollout.reload)
         return await show(request)
 
-    async def page(_: Request) -> Response:
-        return html_response(render(STATIC / "deployment.html", name=rollout.current.info.name))
-
     app.add_route("/deployment", show, methods=["GET"])
-    app.add_route("/deployment/page", page, methods=["GET"])
-    app.add_route("/deployment/page.js", file_route(STATIC / "deployment.js"), methods=["GET"])
-    app.add_route("/deployment/page.css", file_route(SHARED / "page.css"), methods=["GET"])
+    add_keyed_page(app, "/deployment", lambda: rollout.current.info.name)
     for decision in ("promote", "rollback", "pause", "resume"):
         app.add_route(f"/deployment/{decision}", partial(steer, decision), methods=["POST"])

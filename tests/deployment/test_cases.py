@@ -168,5 +168,7 @@ def test_the_command_counts_and_writes_the_labels(path: Path, monkeypatch: pytes
     [row] = list(csv.DictReader((path.parent / "labels.csv").open()))
     assert (row["request_id"], row["record"], row["label"], row["who"]) == ("r-0", "0", "a, b", "ann")
     assert not list(path.parent.glob(".labels*"))
+    assert CliRunner().invoke(commands, ["deploy", "cases", "--folder", ".", "--out", "new/labels.csv"]).exit_code == 0
+    assert (path.parent / "new" / "labels.csv").read_bytes() == (path.parent / "labels.csv").read_bytes()
     none = CliRunner().invoke(commands, ["deploy", "cases", "--folder", "nowhere"])
     assert none.output.startswith("nowhere/cases.sqlite: not found")

@@ -60,6 +60,15 @@ def test_a_canary_under_way_is_not_replaced(start: Start, project: Path) -> None
     assert state.salt != first.salt
 
 
+def test_a_ledger_that_is_none_is_told_and_kept(start: Start, project: Path) -> None:
+    (project / "deployment").mkdir()
+    (project / "deployment" / "ledger.jsonl").write_text('{"number"\n')
+
+    with pytest.raises(DeploymentError, match="ledger.jsonl: line 1: not a decision"):
+        start()
+    assert (project / "deployment" / "ledger.jsonl").read_text() == '{"number"\n'
+
+
 def test_the_commands_of_a_day(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)
 

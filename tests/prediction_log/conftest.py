@@ -1,10 +1,12 @@
 """Predictors of toy models, and requests that they have answered."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from mlops_pkg.bundle.manifest import read_bundle
@@ -12,6 +14,7 @@ from mlops_pkg.bundle.predictor import Predictor
 from mlops_pkg.bundle.signature import Field, Signature
 from mlops_pkg.prediction_log.rows import Entry, to_rows
 from mlops_pkg.prediction_log.segments import list_days, list_segments, read_segment, write_segment
+from tests.conftest import ROOT
 from tests.toy import RECORD, TOY, write_bundle
 
 PERSONAL = replace(TOY, fields=(replace(TOY.fields[0], personal=True), *TOY.fields[1:]))
@@ -74,3 +77,13 @@ def logged(log: Path) -> list[dict[str, Any]]:
     """All rows of a log."""
     paths = [path for day in list_days(log) for path in list_segments(day)]
     return [row for path in paths for batch in read_segment(path) for row in batch.to_pylist()]
+
+
+def real_records(bundle: Path, rows: int) -> list[dict[str, Any]]:
+    """The first rows of the test months, as JSON values."""
+    fields = [field.name for field in Predictor.load(bundle).signature.fields]
+    frame = pd.read_parquet(ROOT / "artifacts" / "ingest" / "test.parquet")[fields].head(rows)
+    for name in frame.select_dtypes("datetime"):
+        frame[name] = frame[name].dt.strftime("%Y-%m-%dT%H:%M:%S")
+    found: list[dict[str, Any]] = json.loads(frame.to_json(orient="records"))
+    return found

@@ -270,10 +270,10 @@ def test_the_process_that_writes_may_die_or_hang_without_the_log(monkeypatch: py
         time.sleep(60)
         yield 1, 0, ""
 
-    assert writer.in_child(die) is None
+    assert writer.run_in_child(die) is None
     monkeypatch.setattr(writer, "_MAX_SECONDS", 0.2)
     start_time = time.monotonic()
-    assert writer.in_child(hang) is None
+    assert writer.run_in_child(hang) is None
     assert time.monotonic() - start_time < 30
 
 
@@ -281,7 +281,7 @@ def test_the_process_that_writes_holds_no_connection_open(tmp_path: Path) -> Non
     """A reply that ends with its connection would otherwise wait for the child."""
     import socket
 
-    from mlops_pkg.prediction_log.writer import in_child
+    from mlops_pkg.prediction_log.writer import run_in_child
 
     here, there = socket.socketpair()
 
@@ -290,7 +290,7 @@ def test_the_process_that_writes_holds_no_connection_open(tmp_path: Path) -> Non
         time.sleep(5)
         yield 1, 0, ""
 
-    thread = threading.Thread(target=in_child, args=[wait])
+    thread = threading.Thread(target=run_in_child, args=[wait])
     thread.start()
     until((tmp_path / "begun").exists)
     there.close()

@@ -1,13 +1,10 @@
 """Ten thousand real rows through a canary of real bundles: who answered what, and all of it computed again."""
 
-import json
 import shutil
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
 import pytest
 
 from mlops_pkg.bundle.manifest import CARD
@@ -19,23 +16,13 @@ from mlops_pkg.prediction_log.segments import list_days
 from mlops_pkg.prediction_log.verify import verify
 from tests.conftest import ROOT
 from tests.deployment.test_server import running
-from tests.prediction_log.conftest import logged, open_predictor
+from tests.prediction_log.conftest import logged, open_predictor, real_records
 from tests.serving.conftest import Server, until
 from tests.toy import seal
 
 pytestmark = pytest.mark.slow
 
 BUNDLE, ROWS = ROOT / "artifacts" / "package", 10_000
-
-
-def real_records() -> list[dict[str, Any]]:
-    """The first rows of the test months, as JSON values."""
-    fields = [field.name for field in open_predictor(BUNDLE).signature.fields]
-    frame = pd.read_parquet(ROOT / "artifacts" / "ingest" / "test.parquet")[fields].head(ROWS)
-    for name in frame.select_dtypes("datetime"):
-        frame[name] = frame[name].dt.strftime("%Y-%m-%dT%H:%M:%S")
-    found: list[dict[str, Any]] = json.loads(frame.to_json(orient="records"))
-    return found
 
 
 @pytest.fixture
@@ -55,7 +42,7 @@ def test_a_canary_of_real_rows(project: Path) -> None:
         f"{{champion: old, challenger: new, shadows: [other], mode: canary, ramp: {ramp}}}"
     )
     state = start(project / "deployment.yaml", project / "deployment", "ann")
-    records, of = real_records(), {one.role: one.identity[:12] for one in state.bundles}
+    records, of = real_records(BUNDLE, ROWS), {one.role: one.identity[:12] for one in state.bundles}
     seen: list[tuple[str, float]] = []
 
     def ask(server: Server, number: int) -> tuple[str, float]:
